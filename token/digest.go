@@ -1,0 +1,81 @@
+package token
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+	"hash"
+	"io"
+	"log/slog"
+	"sync"
+)
+
+// A Digest is what is stored and looked up instead of a token: SHA-256 of the
+// whole token, or HMAC-SHA-256 under a pepper (S71). It is not a credential: no
+// function takes a digest where a token is due.
+//
+// Printed, logged or marshaled it shows nothing of itself, so that no log can be
+// matched with a stolen database. That holds for a Digest by itself and in
+// exported fields; fmt does not ask the methods of what stands in unexported
+// ones.
+type Digest [sha256.Size]byte
+
+const redacted = "digest(redacted)"
+
+// Equal reports in constant time whether d and e are the same.
+func (d Digest) Equal(e Digest) bool { return subtle.ConstantTimeCompare(d[:], e[:]) == 1 }
+
+// String returns "digest(redacted)".
+func (d Digest) String() string { return redacted }
+
+// GoString returns what [Digest.String] does, for %#v.
+func (d Digest) GoString() string { return redacted }
+
+// Format writes what [Digest.String] returns, whatever the verb.
+func (d Digest) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, redacted) }
+
+// LogValue returns what [Digest.String] does, for log/slog.
+func (d Digest) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText returns what [Digest.String] does. Stores keep the bytes, d[:].
+func (d Digest) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// A hasher computes digests. The zero hasher is plain SHA-256.
+type hasher struct {
+	macs *sync.Pool // of *mac, all under one pepper
+}
+
+// A mac is a keyed state, ready to be written to. It brings its own buffers
+// along: what is passed to a hash.Hash escapes to the heap.
+type mac struct {
+	hash hash.Hash
+	in   [maxToken]byte
+	out  Digest
+}
+
+// newHMAC returns the hasher under a pepper, which it copies.
+func newHMAC(pepper []byte) hasher {
+	key := bytes.Clone(pepper)
+	return hasher{&sync.Pool{New: func() any {
+		return &mac{hash: hmac.New(sha256.New, key)}
+	}}}
+}
+
+// sum returns the digest of s, which has at most maxToken bytes. Making an HMAC
+// state hashes the pepper twice, which is half of the work: so states are kept,
+// and reset between uses.
+func (h hasher) sum(s string) Digest {
+	if h.macs == nil {
+		var in [maxToken]byte
+		return sha256.Sum256(in[:copy(in[:], s)])
+	}
+	m := h.macs.Get().(*mac)
+	m.hash.Reset()
+	m.hash.Write(m.in[:copy(m.in[:], s)])
+	m.hash.Sum(m.out[:0])
+	d := m.out
+	h.macs.Put(m)
+	return d
+}
