@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+)
+
+const module = "github.com/keystile/keystile"
+
+// gates are the least shares of statements, in percent, that tests must reach,
+// by package or directory within the module; the longest that fits counts.
+var gates = map[string]float64{
+	"":       90,
+	"token":  100,
+	"policy": 100,
+
+	// The suites are made of ways to fail, which only broken implementations
+	// take; their tests have such implementations for the rules, not for every
+	// line that reports an error of a store.
+	"ratelimit/ratelimittest": 75,
+	"store/storetest":         75,
+
+	// Programs for those who work on the repository.
+	"internal": 75,
+}
+
+// gate returns the gate of the package.
+func gate(pkg string) float64 {
+	name := strings.TrimPrefix(strings.TrimPrefix(pkg, module), "/")
+	for ; name != "."; name = path.Dir(name) {
+		if g, ok := gates[name]; ok {
+			return g
+		}
+	}
+	return gates[""]
+}
+
+// A block is a run of statements as a profile names it.
+type block struct {
+	place      string // file and lines
+	statements int
+	reached    bool
+}
+
+// read returns the blocks of a profile by package.
+func read(r io.Reader) (map[string][]block, error) {
+	type key struct{ pkg, place string }
+	blocks := map[key]block{}
+	lines := bufio.NewScanner(r)
+	if !lines.Scan() || !strings.HasPrefix(lines.Text(), "mode: ") {
+		return nil, errors.New("not a coverage profile")
+	}
+	for lines.Scan() {
+		var statements, count int
+		place, numbers, _ := strings.Cut(lines.Text(), " ")
+		if _, err := fmt.Sscanf(numbers, "%d %d", &statements, &count); err != nil {
+			return nil, fmt.Errorf("not a line of a coverage profile: %q", lines.Text())
+		}
+		k := key{path.Dir(place), place}
+		blocks[k] = block{path.Base(place), statements, count > 0 || blocks[k].reached}
+	}
+	packages := map[string][]block{}
+	for k, b := range blocks {
+		packages[k.pkg] = append(packages[k.pkg], b)
+	}
+	return packages, lines.Err()
+}
+
+// report writes a line for each package and reports whether all are at their
+// gates.
+func report(w io.Writer, packages map[string][]block) bool {
+	ok := true
+	for _, name := range slices.Sorted(maps.Keys(packages)) {
+		var all, reached int
+		var missed []string
+		for _, b := range packages[name] {
+			all += b.statements
+			if b.reached {
+				reached += b.statements
+			} else {
+				missed = append(missed, b.place)
+			}
+		}
+		share := 100 * float64(reached) / float64(max(all, 1))
+		if all == 0 {
+			share = 100
+		}
+		need := gate(name)
+		fmt.Fprintf(w, "%6.1f %%  of %5d statements, at least %3.0f %%  %s\n", share, all, need, name)
+		if share < need {
+			ok = false
+			slices.Sort(missed)
+			fmt.Fprintf(w, "          below its gate; not reached:\n            %s\n", strings.Join(missed, "\n            "))
+		}
+	}
+	return ok
+}
