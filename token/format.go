@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"strings"
 	"sync"
@@ -140,6 +141,22 @@ func (f *Format) Validate() error {
 		bad("AcceptUnpeppered: needs Peppers")
 	}
 	return errors.Join(errs...)
+}
+
+// Format writes the prefix and the number of peppers, whatever the verb, so that
+// printing a configuration shows no pepper. It implements [fmt.Formatter].
+func (f *Format) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, f.describe()) }
+
+// MarshalText returns what [Format.Format] writes, for log/slog and
+// encoding/json. It cannot be read back.
+func (f *Format) MarshalText() ([]byte, error) { return []byte(f.describe()), nil }
+
+func (f *Format) describe() string {
+	peppers := 0
+	if f != nil {
+		peppers = len(f.Peppers)
+	}
+	return fmt.Sprintf("token.Format(%q, %d peppers)", f.prefix(), peppers)
 }
 
 // Generate returns a new token of the zero [Format]: [DefaultPrefix] and 32
