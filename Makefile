@@ -19,9 +19,9 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: test
-test: ## run every test of every module under the race detector, and say what was skipped
+test: ## run every test of every module under the race detector, those of allocations without, and say what was skipped
 	@tools/testdeps
-	go run ./internal/testsummary -race -shuffle=on work
+	go run ./internal/testsummary -race -shuffle=on work -- -run '[Aa]lloc|Budget' work
 
 .PHONY: race
 race: ## run the core's tests three times each on 1, 2 and 4 processors under the race detector

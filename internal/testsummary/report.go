@@ -21,31 +21,43 @@ type event struct {
 	Output     string
 }
 
-// A report collects events and writes what people want to read of them.
+// A report collects the events of one or more runs and writes what people want
+// to read of them.
 type report struct {
-	w        io.Writer
-	packages map[string]*pkg
-	order    []string // of packages, as they began
+	w       io.Writer
+	runs    int               // that have ended
+	results map[string]result // of all runs, by package and test
+	reasons map[string]string // of skipped tests, likewise
 
-	passed, failed, skipped int
-
-	failures []string // tests and packages
-	skips    []string // tests with their reason
+	packages map[string]*pkg // of this run
+	order    []string        // in which they began
 }
 
-// A pkg is a package under test that has not ended yet.
+// A result is how a test ended. That of several runs is the greatest.
+type result int
+
+const (
+	skipped result = iota + 1
+	passed
+	failed
+)
+
+// A pkg is a package under test.
 type pkg struct {
 	tests  map[string]*strings.Builder // the output of those without a result
 	output strings.Builder             // not of a test
-	broken []brokenTest
+	broken []string                    // the output of failed tests
 	ran    int
 	ended  bool
 }
 
-type brokenTest struct{ name, output string }
-
 func newReport(w io.Writer) *report {
-	return &report{w: w, packages: map[string]*pkg{}}
+	return &report{w: w, results: map[string]result{}, reasons: map[string]string{}, packages: map[string]*pkg{}}
+}
+
+// set notes the result of a test, or of what else has a name.
+func (r *report) set(name string, res result) {
+	r.results[name] = max(r.results[name], res)
 }
 
 // read takes in the output of go test -json. What is not an event is passed on
@@ -109,14 +121,13 @@ func (r *report) takeTest(e event) {
 		out.WriteString(e.Output)
 		return
 	case "pass":
-		r.passed++
+		r.set(name, passed)
 	case "fail":
-		r.failed++
-		r.failures = append(r.failures, name)
-		p.broken = append(p.broken, brokenTest{e.Test, out.String()})
+		r.set(name, failed)
+		p.broken = append(p.broken, out.String())
 	case "skip":
-		r.skipped++
-		r.skips = append(r.skips, name+": "+reason(out.String()))
+		r.set(name, skipped)
+		r.reasons[name] = reason(out.String())
 	default: // run, pause, cont
 		return
 	}
@@ -138,34 +149,33 @@ func (r *report) takePackage(e event) {
 func (r *report) end(e event, p *pkg) {
 	p.ended = true
 	unfinished := p.unfinished()
-	switch {
-	case e.Action == "fail" || len(unfinished) > 0:
-		r.printf("FAIL  %s  %.2fs\n", e.Package, e.Elapsed)
-	case e.Action == "skip":
-		r.printf("-     %s  no test files\n", e.Package)
-		return
-	case p.ran == 0:
-		r.printf("-     %s  no test ran\n", e.Package)
-		return
-	default:
-		r.printf("ok    %s  %.2fs  %d tests\n", e.Package, e.Elapsed, p.ran)
+	if e.Action != "fail" && len(unfinished) == 0 {
+		switch {
+		case p.ran > 0:
+			r.printf("ok    %s  %.2fs  %d tests\n", e.Package, e.Elapsed, p.ran)
+		case r.runs > 0: // a further run is of few tests
+		case e.Action == "skip":
+			r.printf("-     %s  no test files\n", e.Package)
+		default:
+			r.printf("-     %s  no test ran\n", e.Package)
+		}
 		return
 	}
-	for _, t := range p.broken {
-		r.printf("%s", t.output)
+	r.printf("FAIL  %s  %.2fs\n", e.Package, e.Elapsed)
+	for _, output := range p.broken {
+		r.printf("%s", output)
 	}
 	for _, name := range unfinished {
-		r.failed++
-		r.failures = append(r.failures, e.Package+" "+name+": ended without a result")
+		r.set(e.Package+" "+name+": ended without a result", failed)
 		r.printf("%s", p.tests[name].String())
 	}
 	r.printf("%s", p.output.String())
 	if len(p.broken) == 0 && len(unfinished) == 0 {
-		r.failed++
-		r.failures = append(r.failures, e.Package+": failed outside of its tests")
+		r.set(e.Package+": failed outside of its tests", failed)
 	}
 }
 
+// unfinished returns the tests that began and have no result.
 func (p *pkg) unfinished() []string {
 	names := make([]string, 0, len(p.tests))
 	for name := range p.tests {
@@ -175,35 +185,53 @@ func (p *pkg) unfinished() []string {
 	return names
 }
 
-// finish writes the end of the report and returns the exit code. Its argument
-// err is how go test itself ended.
-func (r *report) finish(noSkip bool, err error) int {
+// endRun is called when go test has ended, with what it returned.
+func (r *report) endRun(err error) {
 	for _, name := range r.order {
 		if p := r.packages[name]; !p.ended {
 			r.printf("FAIL  %s\n%s", name, p.output.String())
-			r.failed++
-			r.failures = append(r.failures, name+": ended without a result")
+			r.set(name+": ended without a result", failed)
 		}
 	}
-	if err != nil && r.failed == 0 {
-		r.failed++
-		r.failures = append(r.failures, "go test: "+err.Error())
+	if err != nil && len(r.names(failed)) == 0 {
+		r.set("go test: "+err.Error(), failed)
 	}
-	r.list("Skipped", r.skips)
-	r.list("Failed", r.failures)
+	r.runs++
+	r.packages, r.order = map[string]*pkg{}, nil
+}
+
+// names returns what ended so, in order.
+func (r *report) names(res result) (names []string) {
+	for name, got := range r.results {
+		if got == res {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// finish writes the end of the report and returns the exit code.
+func (r *report) finish(noSkip bool) int {
+	nPassed, failures, skips := len(r.names(passed)), r.names(failed), r.names(skipped)
+	for i, name := range skips {
+		skips[i] = name + ": " + r.reasons[name]
+	}
+	r.list("Skipped", skips)
+	r.list("Failed", failures)
 	code := 0
-	if r.failed > 0 {
+	if len(failures) > 0 {
 		code = 1
 	}
-	if r.passed+r.failed == 0 {
+	if nPassed+len(failures) == 0 {
 		r.printf("\nNo test ran: that is a failure.\n")
 		code = 1
 	}
-	if noSkip && r.skipped > 0 {
+	if noSkip && len(skips) > 0 {
 		r.printf("\nA test was skipped, and KEYSTILE_NO_SKIP forbids it: that is a failure.\n")
 		code = 1
 	}
-	r.printf("\n%d passed, %d failed, %d skipped\n", r.passed, r.failed, r.skipped)
+	r.printf("\n%d passed, %d failed, %d skipped\n", nPassed, len(failures), len(skips))
 	return code
 }
 
@@ -211,7 +239,6 @@ func (r *report) list(title string, lines []string) {
 	if len(lines) == 0 {
 		return
 	}
-	slices.Sort(lines)
 	r.printf("\n%s:\n", title)
 	for _, line := range lines {
 		r.printf("  %s\n", line)

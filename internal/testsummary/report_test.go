@@ -128,13 +128,43 @@ func TestReport(t *testing.T) {
 			var out bytes.Buffer
 			r := newReport(&out)
 			require.NoError(t, r.read(strings.NewReader(tt.events)))
-			require.Equal(t, tt.code, r.finish(tt.noSkip, tt.err))
+			r.endRun(tt.err)
+			require.Equal(t, tt.code, r.finish(tt.noSkip))
 			for _, want := range tt.want {
 				require.Contains(t, out.String(), want)
 			}
 			require.True(t, strings.HasSuffix(out.String(), "\n"+tt.last+"\n"), out.String())
 		})
 	}
+}
+
+// TestRuns: a test counts once, by the worst of its results, and is skipped only if
+// no run has had another.
+func TestRuns(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	r := newReport(&out)
+	for _, events := range []string{
+		`{"Action":"skip","Package":"p","Test":"TestA"}
+{"Action":"skip","Package":"p","Test":"TestB"}
+{"Action":"pass","Package":"p","Test":"TestC"}
+{"Action":"pass","Package":"p"}
+`,
+		`{"Action":"pass","Package":"p","Test":"TestA"}
+{"Action":"pass","Package":"p"}
+{"Action":"pass","Package":"q"}
+`,
+		`{"Action":"pass","Package":"p","Test":"TestA"}
+{"Action":"fail","Package":"p","Test":"TestC"}
+{"Action":"fail","Package":"p"}
+`,
+	} {
+		require.NoError(t, r.read(strings.NewReader(events)))
+		r.endRun(nil)
+	}
+	require.Equal(t, 1, r.finish(false))
+	require.Contains(t, out.String(), "Skipped:\n  p TestB: no reason given\n\nFailed:\n  p TestC\n\n1 passed, 1 failed, 1 skipped\n")
+	require.NotContains(t, out.String(), "q", "a further run is of few packages")
 }
 
 // TestRun runs go test on a module made for it, so that the format of the
@@ -169,5 +199,8 @@ func TestRun(t *testing.T) {
 	require.True(t, strings.HasSuffix(stdout.String(), "\n2 passed, 2 failed, 1 skipped\n"), stdout.String())
 
 	stdout.Reset()
+	require.Equal(t, 0, run(dir, []string{"-run=Good", "./good", "--", "-run=Skipped", "./good"}, false, &stdout, &stderr))
+	require.True(t, strings.HasSuffix(stdout.String(), "\n2 passed, 0 failed, 1 skipped\n"), stdout.String())
+
 	require.Equal(t, 1, run(dir, []string{"./absent"}, false, &stdout, &stderr))
 }
