@@ -106,10 +106,7 @@ func (p *Principal) ExpiresAt(s *Settings) time.Time {
 	}
 	end := longAgo
 	if s.MaxAge > 0 && !p.IssuedAt.IsZero() {
-		end = p.IssuedAt.Add(s.MaxAge)
-		if end.Before(p.IssuedAt) { // overflow, beyond the year 292 000 000 000
-			end = p.IssuedAt
-		}
+		end = p.IssuedAt.Add(s.MaxAge) // the last instant of a Time, if beyond it
 	}
 	if !p.NotAfter.IsZero() && p.NotAfter.Before(end) {
 		return p.NotAfter

@@ -1,0 +1,107 @@
+package policy_test
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/keystile/keystile/policy"
+	"github.com/stretchr/testify/require"
+)
+
+// FuzzParseIPList: no text panics; an error has no place for input; the normal
+// form is a fixed point, and the list that it gives contains the same addresses,
+// which are those that its lines name, judged one by one by net/netip.
+func FuzzParseIPList(f *testing.F) {
+	v4, v6 := netip.MustParseAddr("10.1.2.3").AsSlice(), netip.MustParseAddr("2001:db8::1").AsSlice()
+	for _, tt := range goodLists {
+		f.Add(tt.text, v4)
+	}
+	for _, tt := range badLines {
+		f.Add("10.0.0.0/8\n"+tt.line, v6)
+	}
+	f.Add(tenPrefixes, v6)
+	f.Add("10.0.0.1\r", v4)
+	f.Add("#\r\n#", []byte(nil))
+	f.Fuzz(func(t *testing.T, text string, b []byte) {
+		l, err := policy.ParseIPList(text)
+		if err != nil {
+			require.Equal(t, policy.IPList{}, l)
+			if len(text) < 128<<10 { // else it may be too long
+				lines := badLineNumbers(t, err)
+				require.True(t, slices.IsSorted(lines))
+				require.LessOrEqual(t, lines[len(lines)-1], strings.Count(text, "\n")+1)
+				for line := range strings.SplitSeq(err.Error(), "\n") {
+					_, problem, ok := strings.Cut(strings.TrimPrefix(line, "policy: line "), ": ")
+					require.True(t, ok)
+					require.Contains(t, fixedProblems, problem)
+				}
+			}
+			return
+		}
+		normal := l.String()
+		again := mustList(t, normal)
+		require.Equal(t, normal, again.String())
+		require.Equal(t, l.Lines(), again.Lines())
+		require.Equal(t, l.Restricts(), again.Restricts())
+		require.Equal(t, strings.Trim(text, " \t\r\n") != "", l.Restricts())
+
+		addrs := []netip.Addr{{}, netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+		if a, ok := netip.AddrFromSlice(b); ok {
+			addrs = append(addrs, a)
+		}
+		for _, line := range l.Lines()[:min(len(l.Lines()), 20)] {
+			first, last := ends(t, line)
+			for _, a := range []netip.Addr{first, last} {
+				if a.IsValid() {
+					require.True(t, l.Contains(a))
+					require.True(t, l.Contains(netip.AddrFrom16(a.As16())))
+					addrs = append(addrs, a.Prev(), a, a.Next())
+				}
+			}
+		}
+		for _, a := range addrs {
+			require.Equal(t, named(t, l, a), l.Contains(a), a)
+			require.Equal(t, l.Contains(a), again.Contains(a), a)
+			if a.Is6() {
+				require.Equal(t, l.Contains(a), l.Contains(a.WithZone("eth0")), a)
+			}
+		}
+	})
+}
+
+// named reports whether a line of l names a.
+func named(tb testing.TB, l policy.IPList, a netip.Addr) bool {
+	tb.Helper()
+	a = a.Unmap()
+	return slices.ContainsFunc(l.Lines(), func(line string) bool {
+		first, last := ends(tb, line)
+		return a.IsValid() && a.BitLen() == first.BitLen() && first.Compare(a) <= 0 && a.Compare(last) <= 0
+	})
+}
+
+// ends returns the first and the last address of a line in normal form; the zero
+// ones of a comment.
+func ends(tb testing.TB, line string) (first, last netip.Addr) {
+	tb.Helper()
+	entry, _, _ := strings.Cut(line, "#")
+	entry = strings.TrimSuffix(entry, " ")
+	if entry == "" {
+		return first, last
+	}
+	if a, b, ok := strings.Cut(entry, "-"); ok {
+		return netip.MustParseAddr(a), netip.MustParseAddr(b)
+	}
+	if p, err := netip.ParsePrefix(entry); err == nil {
+		require.Equal(tb, p.Masked(), p)
+		b := p.Addr().AsSlice()
+		for i := p.Bits(); i < len(b)*8; i++ {
+			b[i/8] |= 0x80 >> (i % 8)
+		}
+		last, _ = netip.AddrFromSlice(b)
+		return p.Addr(), last
+	}
+	a := netip.MustParseAddr(entry)
+	return a, a
+}
