@@ -3,6 +3,7 @@ package policy_test
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -267,10 +268,10 @@ func TestDefaultOrder_S72(t *testing.T) {
 	for set := range 1 << len(faults) {
 		want := allowed()
 		r := with(keyRequest(), func(r *policy.Request) {
-			for i := len(faults) - 1; i >= 0; i-- {
+			for i, fault := range slices.Backward(faults) {
 				if set>>i&1 == 1 {
-					faults[i].make(r)
-					want = refused(faults[i].why)
+					fault.make(r)
+					want = refused(fault.why)
 				}
 			}
 		})

@@ -1,11 +1,8 @@
 // Package token makes and reads API tokens, the secrets that clients send.
 //
-// A token is a prefix and 32 lower-case hexadecimal digits, which are 128 bits
-// from crypto/rand (S53):
-//
-//	csk_live_5f0c6a1b9d3e47288a70c1d2e3f40516
-//
-// Its prefix and first eight digits, csk_live_5f0c6a1b here, are its ID: what
+// A token is a prefix, csk_live_ unless a [Format] says otherwise, and 32
+// lower-case hexadecimal digits, which are 128 bits from crypto/rand (S53). Its
+// prefix and first eight digits, such as csk_live_a1b2c3d4, are its ID: what
 // people and URLs name it by (D27). The whole is a [Token], which shows itself
 // only when asked by [Token.Reveal]. What is stored and looked up instead of it
 // is its [Digest] (S71). A request's header is never made into a Token:
@@ -16,7 +13,7 @@
 //
 //	csk_live_[0-9a-f]{32}
 //
-// and those of another [Format] by its prefix in place of csk_live_.
+// and those of another Format by its prefix in place of csk_live_.
 //
 // # What this package does not do
 //
