@@ -19,21 +19,33 @@ func anonymous(r Request) bool {
 
 // Default returns the rules that hold for every request, in the order of S72:
 // All([Enabled](), [PermittedUsers](), [Expiry](), [AllowedIPs]()).
-func Default() Policy { return Func(basic) }
+func Default() Policy { return defaults{} }
 
-// basic is that conjunction without the calls through interfaces, which cost as
+// defaults is that conjunction in one piece: without the calls, which cost as
 // much as the rules.
-func basic(r Request) Decision {
-	if d := enabled(r); !d.Allow {
-		return d
+type defaults struct{}
+
+func (defaults) Evaluate(r Request) Decision {
+	p, s := r.Principal, r.Settings
+	switch {
+	case anonymous(r):
+		return refuse(NoCredentials)
+	case p.Credential != APIKey:
+		return expiry(r)
+	case p.Disabled:
+		return refuse(KeyDisabled)
+	case s == nil, s.RestrictUsers && !p.Permitted:
+		return refuse(UserNotPermitted)
 	}
-	if d := permittedUsers(r); !d.Allow {
-		return d
+	if s.MaxAge != 0 || !p.NotAfter.IsZero() {
+		if d := expiry(r); !d.Allow {
+			return d
+		}
 	}
-	if d := expiry(r); !d.Allow {
-		return d
+	if s.AllowedIPs.Restricts() && !s.AllowedIPs.Contains(r.Addr) {
+		return refuse(AddressNotAllowed)
 	}
-	return allowedIPs(r)
+	return allowed
 }
 
 // Enabled refuses API keys that an owner disabled ([Principal.Disabled]), with
