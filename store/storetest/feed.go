@@ -34,10 +34,15 @@ var feedCases = []testCase{
 			var all []store.Change
 			wrote := func(what string, want ...store.Change) {
 				after := s.end()
-				if got := s.changes(start)[len(all):]; !sameChanges(got, want) {
+				got := s.changes(start)
+				if !slices.Equal(got[:min(len(got), len(all))], all) {
+					s.fatalf("%s: changes from before are not as they were", what)
+				}
+				got = got[len(all):]
+				if !sameChanges(got, want) {
 					s.errorf("%s: got the changes %v, want %v", what, got, want)
 				}
-				all = append(all, want...)
+				all = append(all, got...)
 				s.feeds(after)
 			}
 			u := s.addUser("acme", "ada")

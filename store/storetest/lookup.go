@@ -127,10 +127,12 @@ var lookupCases = []testCase{
 			u.Tier, u.Permitted = "Free", false
 			s.putUser(u)
 
+			after := s.lookup(k.Digest)
 			s.same(before.Key, &wantKey, "Key of the record from before")
 			s.same(before.User, &wantUser, "User of the record from before")
 			s.same(before.Principal, store.NewRecord(&wantKey, &wantUser).Principal, "Principal of the record from before")
-			s.same(s.lookup(k.Digest).Key, k, "Key of the record from after")
+			s.same(after.Key, k, "Key of the record from after")
+			s.same(after.User, u, "User of the record from after")
 		},
 	},
 }

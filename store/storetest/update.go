@@ -3,6 +3,7 @@ package storetest
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/keystile/keystile/store"
@@ -151,12 +152,19 @@ var updateCases = []testCase{
 			k := newKey(u, 0)
 			k.Name = "0"
 			s.insert(k)
-			fixed := s.insert(newKey(s.addUser("acme", "bob"), 500))
-			const rounds = 20
+			fixed := s.insert(newKey(s.addUser("acme", "bob"), 1_000_000))
+			const enough = 20 // rounds of writes, and of reads among them
+			var written atomic.Int64
+			var over atomic.Bool
 			done := make(chan struct{})
-			go func() { // the only writer; the case waits for it below
+			defer func() {
+				over.Store(true)
+				<-done
+			}()
+			go func() {
 				defer close(done)
-				for i := range rounds {
+				defer written.Store(enough)
+				for i := 0; !over.Load(); i++ {
 					u.Permitted = i%2 == 0
 					u.Owner, u.Tier = u.Permitted, fmt.Sprint(u.Permitted)
 					if err := s.Other.PutUser(s.ctx, u); err != nil {
@@ -179,17 +187,11 @@ var updateCases = []testCase{
 					}
 					k = next
 					k.Version = 1
+					written.Add(1)
 				}
 			}()
-			for first := true; ; first = false {
-				select {
-				case <-done:
-					if !first {
-						return
-					}
-				default:
-				}
-				s.wholeReads(u.Org, u.ID, fixed.ID)
+			for n := 0; n < enough || written.Load() < enough; n++ {
+				s.wholeReads("acme", "ada", fixed.ID)
 			}
 		},
 	},

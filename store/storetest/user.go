@@ -110,37 +110,26 @@ var userCases = []testCase{
 		name: "users in order and pages",
 		rule: "Users are listed by ID, byte for byte, those of one organization; pages that go on after the last ID show every user once, and a page has at most Limit users: 100 if it is 0 or less, and never more than 1000.",
 		run: func(s *suite) {
-			var want []string
-			for _, id := range []string{"a", "B", "b", "ab", "a b", "_", "%", "é", "e", "日本", "😀", "\uffee", "10", "9", "a\\", "Zoë", "zoe"} {
-				want = append(want, id)
-			}
+			few := []string{"a", "B", "b", "ab", "a b", "_", "%", "é", "e", "日本", "😀", "\uffee", "10", "9", "a\\", "Zoë", "zoe"}
+			want := slices.Clone(few)
 			const total = 1003
 			for n := len(want); n < total; n++ {
 				want = append(want, fmt.Sprintf("u%04d", n*7%total))
 			}
-			for _, id := range want {
-				s.ok(s.Store.PutUser(s.ctx, &store.User{Org: "acme", ID: id}), "PutUser")
+			for org, ids := range map[string][]string{"few": few, "acme": want} {
+				for _, id := range ids {
+					s.ok(s.Store.PutUser(s.ctx, &store.User{Org: org, ID: id}), "PutUser")
+				}
+				slices.Sort(ids)
 			}
-			s.addUser("globex", "aa")
-			slices.Sort(want)
 			for limit, n := range map[int]int{0: 100, -1: 100, 1: 1, 1000: 1000, 1001: 1000, 1<<31 - 1: 1000} {
 				s.listsUsers(store.UserQuery{Org: "acme", Limit: limit}, want[:n]...)
 			}
-			for _, size := range []int{1, 7, 100, 1000} {
-				var all []string
-				q := store.UserQuery{Org: "acme", Limit: size}
-				for range total + 1 {
-					page := userIDs(s.users(q))
-					if len(page) == 0 {
-						break
-					}
-					all = append(all, page...)
-					q.After = page[len(page)-1]
-				}
-				if !slices.Equal(all, want) {
-					s.errorf("pages of %d users: got %d users, want all %d in order", size, len(all), len(want))
-				}
+			for _, size := range []int{1, 2, 7, 16, 17, 18} {
+				s.pagesUsers("few", size, few)
 			}
+			s.pagesUsers("acme", 100, want)
+			s.pagesUsers("acme", 1000, want)
 			place := "u01 is no user, but a place"
 			n, _ := slices.BinarySearch(want, place)
 			s.listsUsers(store.UserQuery{Org: "acme", After: place}, want[n:][:100]...)
@@ -168,6 +157,23 @@ var userCases = []testCase{
 			s.listsUsers(store.UserQuery{Org: "acme", After: "bob"})
 		},
 	},
+}
+
+// pagesUsers checks which users of an organization are shown by pages of a size.
+func (s *suite) pagesUsers(org string, size int, want []string) {
+	var all []string
+	q := store.UserQuery{Org: org, Limit: size}
+	for len(all) <= len(want) {
+		page := userIDs(s.users(q))
+		if len(page) == 0 {
+			break
+		}
+		all = append(all, page...)
+		q.After = page[len(page)-1]
+	}
+	if !slices.Equal(all, want) {
+		s.errorf("pages of %d users: got %d users, want all %d in order", size, len(all), len(want))
+	}
 }
 
 // listsUsers checks which users a query selects, in order, and of which
