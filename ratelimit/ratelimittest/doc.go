@@ -1,0 +1,19 @@
+// Package ratelimittest tests implementations of [ratelimit.Counter].
+//
+// Whoever writes a Counter calls [Run] from a test:
+//
+//	func TestCounter(t *testing.T) {
+//		ratelimittest.Run(t, func(t *testing.T) ratelimit.Counter {
+//			return mycounter.New(t.TempDir())
+//		})
+//	}
+//
+// There is a case for every rule of the contract, and a failure quotes the rule.
+// Cases use keys that no other run has used, so that counters may share a
+// database that is not emptied. They take about 3000 additions in all and never
+// sleep.
+//
+// The package does not test what cannot be seen in a moment: that a counter
+// forgets what it may forget, that it lasts, that it is exact among several
+// processes, and that it is fast.
+package ratelimittest
