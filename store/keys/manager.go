@@ -1,0 +1,183 @@
+package keys
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/keystile/keystile/policy"
+	"github.com/keystile/keystile/store"
+	"github.com/keystile/keystile/token"
+)
+
+// The defaults of [Options].
+const (
+	defaultMaxPerUser    = 5   // S12, D11
+	defaultMaxDailyLimit = 250 // S61, D7
+)
+
+// Bounds of the loops that start over when somebody else was faster.
+const (
+	// maxTokens is how many tokens are tried for one key. With a million keys in
+	// the store an ID is taken with a probability of 1 in 4 000, so that eight in a
+	// row mean that something else is wrong.
+	maxTokens = 8
+
+	// maxConflicts is how often a row is read again after a conflict. Whenever one
+	// writer loses another has won, so this bounds only how long a writer can be
+	// unlucky; it is large because Revoke must get through.
+	maxConflicts = 100
+)
+
+// Options configure a [Manager]. A nil *Options and the zero Options are the
+// default configuration: 5 keys a user of whatever tier, with daily limits of up
+// to 250 requests.
+type Options struct {
+	// Format describes the tokens, and holds the peppers of their digests if there
+	// are any. It must not be changed afterwards.
+	// Defaults to the zero [token.Format].
+	Format *token.Format
+
+	// MaxPerUser is the cap on unrevoked keys of one user, expired and disabled
+	// ones included, since they can come back (S12, D10). It is one cap for the
+	// whole service (D11). Lowering it takes no key away; -1 is no cap.
+	// Defaults to 5.
+	MaxPerUser int
+
+	// MaxDailyLimit is the largest daily limit that a plain user may set for a key;
+	// owners may set any (D7). It should not exceed the limit that keys without one
+	// of their own have, or users can raise it. With -1 plain users may set any
+	// number, but never "unlimited".
+	// Defaults to 250.
+	MaxDailyLimit int64
+
+	// Tiers, if there are any, are the tiers whose users may have keys made, such
+	// as "Pro", "Team" and "Enterprise" (S54); ASCII letters match in either case
+	// (D26). The tier is looked at when a key is created, not when it is rotated or
+	// used: see [policy.Tier] for the latter.
+	// Defaults to none: every tier.
+	Tiers []string
+
+	// Cache configures the cache that requests are verified with; its Now defaults
+	// to that of these Options.
+	// Defaults to the zero [store.CacheOptions].
+	Cache *store.CacheOptions
+
+	// Now is the clock. The middleware that uses [Manager.Verifier] must be given
+	// the same one.
+	// Defaults to [time.Now].
+	Now func() time.Time
+}
+
+// A Manager makes and changes keys, users and settings in a [store.Store], and
+// owns the cache that requests are verified with. The zero Manager is not usable;
+// see [New]. Its methods are safe for concurrent use, by several Managers over one
+// store too.
+type Manager struct {
+	store    store.Store
+	cache    *store.Cache
+	verifier *store.Verifier
+	format   *token.Format
+	clock    func() time.Time
+
+	maxPerUser    int
+	maxDailyLimit int64
+	tiers         policy.Policy // nil: every tier
+}
+
+// New returns a Manager over s, which may be shared with other processes. All
+// problems with the arguments are reported at once, each naming its field.
+func New(s store.Store, opts *Options) (*Manager, error) {
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	if o.Format == nil {
+		o.Format = new(token.Format)
+	}
+	if o.MaxPerUser == 0 {
+		o.MaxPerUser = defaultMaxPerUser
+	}
+	if o.MaxDailyLimit == 0 {
+		o.MaxDailyLimit = defaultMaxDailyLimit
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	var co store.CacheOptions
+	if o.Cache != nil {
+		co = *o.Cache
+	}
+	if co.Now == nil {
+		co.Now = o.Now
+	}
+
+	var ps problems
+	if s == nil {
+		ps.add("Store", "must not be nil")
+	}
+	if err := o.Format.Validate(); err != nil {
+		ps = append(ps, fmt.Errorf("keys: Format: %w", err))
+	}
+	if o.MaxPerUser < -1 {
+		ps.add("MaxPerUser", "must be -1 (no cap) or more")
+	}
+	if o.MaxDailyLimit < -1 {
+		ps.add("MaxDailyLimit", "must be -1 (any number) or more")
+	}
+	for i, name := range o.Tiers {
+		ps.check("Tiers["+strconv.Itoa(i)+"]", checkText(name))
+	}
+	cache, err := store.NewCache(s, &co)
+	if err != nil {
+		ps = append(ps, fmt.Errorf("keys: Cache: %w", err))
+	}
+	if err := ps.err(); err != nil {
+		return nil, err
+	}
+	verifier, err := store.NewVerifier(cache, o.Format)
+	if err != nil {
+		return nil, fmt.Errorf("keys: %w", err)
+	}
+
+	m := &Manager{
+		store:         s,
+		cache:         cache,
+		verifier:      verifier,
+		format:        o.Format,
+		clock:         o.Now,
+		maxPerUser:    o.MaxPerUser,
+		maxDailyLimit: o.MaxDailyLimit,
+	}
+	if len(o.Tiers) > 0 {
+		m.tiers = policy.Tier(o.Tiers...) // which copies them
+	}
+	return m, nil
+}
+
+// Verifier returns what the middleware verifies requests with: the Manager's
+// cache and Format. It is the same one at every call.
+func (m *Manager) Verifier() *store.Verifier { return m.verifier }
+
+// now reads the clock, as a time that can be stored.
+func (m *Manager) now() time.Time { return instant(m.clock()) }
+
+// instant returns t as it is stored: in UTC, without a monotonic reading, and cut
+// to microseconds, which is what every supported database keeps. All times that a
+// Manager writes come from here.
+func instant(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
+
+// forget makes the cache forget keys. It is called after every write of a key,
+// also a failed one, which may have taken effect; and after every read that found
+// a key changed by somebody else, so that what a caller is told of a key here
+// holds for the requests here.
+func (m *Manager) forget(ks ...*store.Key) {
+	for _, k := range ks {
+		m.cache.Invalidate(store.Change{Kind: store.ChangedKey, Digest: k.Digest, Org: k.Org, User: k.User})
+	}
+}
+
+// forgetUser does the same for all keys of a user.
+func (m *Manager) forgetUser(org, user string) {
+	m.cache.Invalidate(store.Change{Kind: store.ChangedUser, Org: org, User: user})
+}

@@ -1,0 +1,171 @@
+package keys
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/keystile/keystile/store"
+)
+
+// UpdateParams are the parameters of [Manager.Update]. What is nil stays as it is.
+// The rules for the fields are those of [CreateParams].
+type UpdateParams struct {
+	Actor Actor
+	Ref   Ref
+
+	// Version is that of the key as the caller knows it. If the key was changed
+	// since, Update changes nothing and returns [store.ErrConflict].
+	// Defaults to 0: whatever version the key has.
+	Version int64
+
+	Name       *string
+	Scopes     *[]string
+	DailyLimit *int64
+
+	// NotAfter is the new end of the key; a zero Time takes the end away. An end
+	// that has passed is final (D23): the key cannot be brought back by a later one.
+	NotAfter *time.Time
+}
+
+// Update changes a key and returns it as it is then. All fields are changed, or
+// none.
+//
+// The errors are: a joined [FieldError] for each bad parameter; [store.ErrNotFound]
+// if there is no such key or it is revoked; [store.ErrConflict]; and [ErrNotActive]
+// for a new NotAfter of a key whose own end has passed.
+func (m *Manager) Update(ctx context.Context, p UpdateParams) (*store.Key, error) {
+	now := m.now()
+	var ps problems
+	var name string
+	if p.Name != nil {
+		name = strings.TrimSpace(*p.Name)
+		ps.check("Name", checkName(name))
+	}
+	if p.Scopes != nil {
+		ps.check("Scopes", checkScopes(*p.Scopes))
+	}
+	if p.DailyLimit != nil {
+		ps.check("DailyLimit", m.checkDailyLimit(*p.DailyLimit, p.Actor))
+	}
+	var notAfter time.Time
+	if p.NotAfter != nil {
+		notAfter = instant(*p.NotAfter)
+		ps.check("NotAfter", checkNotAfter(notAfter, now))
+	}
+	if err := ps.err(); err != nil {
+		return nil, err
+	}
+
+	return m.change(ctx, "update key", p.Ref, func(k *store.Key, now time.Time) (bool, error) {
+		if p.Version != 0 && p.Version != k.Version {
+			return false, store.ErrConflict
+		}
+		if p.Name != nil {
+			k.Name = name
+		}
+		if p.Scopes != nil {
+			k.Scopes = slices.Clone(*p.Scopes)
+		}
+		if p.DailyLimit != nil {
+			k.DailyLimit = *p.DailyLimit
+		}
+		if p.NotAfter != nil {
+			if !k.NotAfter.IsZero() && !now.Before(k.NotAfter) {
+				return false, ErrNotActive
+			}
+			k.NotAfter = notAfter
+		}
+		return true, nil
+	})
+}
+
+// Disable makes a key stop working until it is enabled, and returns it as it is
+// then. It keeps its place under the cap (D10). Requests here are refused from the
+// return of Disable on; it tries again by itself if the key is being changed by
+// somebody else. Disabling a disabled key changes nothing.
+//
+// Only owners disable keys, since their status says so (D12): [ErrForbidden] for
+// other actors. [store.ErrNotFound] if there is no such key or it is revoked.
+func (m *Manager) Disable(ctx context.Context, a Actor, ref Ref) (*store.Key, error) {
+	if !a.Role.manages() {
+		return nil, ErrForbidden
+	}
+	return m.change(ctx, "disable key", ref, func(k *store.Key, now time.Time) (bool, error) {
+		if !k.DisabledAt.IsZero() {
+			return false, nil
+		}
+		k.DisabledAt = now
+		return true, nil
+	})
+}
+
+// Enable undoes [Manager.Disable], with the same errors.
+func (m *Manager) Enable(ctx context.Context, a Actor, ref Ref) (*store.Key, error) {
+	if !a.Role.manages() {
+		return nil, ErrForbidden
+	}
+	return m.change(ctx, "enable key", ref, func(k *store.Key, _ time.Time) (bool, error) {
+		if k.DisabledAt.IsZero() {
+			return false, nil
+		}
+		k.DisabledAt = time.Time{}
+		return true, nil
+	})
+}
+
+// Revoke ends a key for good and at once, a key in the grace period of its
+// rotation too (S19). Requests here are refused from the return of Revoke on, also
+// ones whose lookup was under way; other processes follow within
+// [store.CacheOptions.TTL]. The end is an instant of the Manager's clock: where a
+// clock is behind it, or is set back, it comes that much later. Revoke tries again
+// by itself if the key is being changed by somebody else.
+//
+// [store.ErrNotFound] if there is no such key or it is revoked already (D28). After
+// any other error it is not known whether the key is revoked: call Revoke again,
+// and take ErrNotFound for success.
+func (m *Manager) Revoke(ctx context.Context, _ Actor, ref Ref) error {
+	_, err := m.change(ctx, "revoke key", ref, func(k *store.Key, now time.Time) (bool, error) {
+		k.RevokedAt = now
+		return true, nil
+	})
+	return err
+}
+
+// change reads a key that is not revoked, lets edit change it, and writes it if
+// edit reports a change. It starts over if somebody else changed the key meanwhile.
+// It returns the key as it is then.
+func (m *Manager) change(ctx context.Context, act string, ref Ref, edit func(k *store.Key, now time.Time) (bool, error)) (*store.Key, error) {
+	for range maxConflicts {
+		now := m.now()
+		k, err := m.key(ctx, ref, now)
+		if err != nil {
+			return nil, fmt.Errorf("keys: %s: %w", act, err)
+		}
+		changed, err := edit(k, now)
+		if err != nil {
+			return nil, fmt.Errorf("keys: %s: %w", act, err)
+		}
+		if !changed {
+			m.forget(k) // perhaps another process made it so
+			return k, nil
+		}
+		err = m.updateKey(ctx, k)
+		if err == nil {
+			k.Version++
+			return k, nil
+		}
+		if !errors.Is(err, store.ErrConflict) {
+			return nil, fmt.Errorf("keys: %s: %w", act, err)
+		}
+	}
+	return nil, fmt.Errorf("keys: %s: %w", act, store.ErrConflict)
+}
+
+func (m *Manager) updateKey(ctx context.Context, k *store.Key) error {
+	defer m.forget(k)
+	return m.store.UpdateKey(ctx, k)
+}

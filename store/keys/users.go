@@ -1,0 +1,140 @@
+package keys
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/keystile/keystile/store"
+)
+
+// PutUser tells the Manager of a user: it adds the user, or replaces what is known
+// of one (D42). The whole of u counts: an empty Tier takes the tier away, and a zero
+// SuspendedAt lifts a suspension, so what knows less than the host, such as a
+// sign-in, must start from what [Manager.User] returns. Two fields are exceptions.
+// Permitted is used only for a user that is not known yet: afterwards the grant is
+// the owners', who set it with [Manager.SetPermitted], and a push of everything
+// else must not take it back (S32). Version is not used: the last call wins, since
+// the host is the source of what it pushes.
+//
+// Surrounding blanks of Email are cut. Keys hang on u.ID, which never changes; a
+// changed Email must be sent from then on, and the old one is refused (D16).
+// Requests here follow from the return of PutUser on. A call that changes nothing
+// writes nothing, so it may be made at every sign-in.
+//
+// The error is a joined [FieldError] for each bad field, or a failure of the store.
+func (m *Manager) PutUser(ctx context.Context, u *store.User) error {
+	v := *u
+	v.Email = strings.TrimSpace(v.Email)
+	v.SuspendedAt = instant(v.SuspendedAt)
+	var ps problems
+	ps.check("Org", checkText(v.Org))
+	ps.check("ID", checkText(v.ID))
+	ps.check("Email", checkOptionalText(v.Email))
+	ps.check("Tier", checkOptionalText(v.Tier))
+	if v.SuspendedAt.IsZero() != u.SuspendedAt.IsZero() || v.SuspendedAt.Year() < 1 || v.SuspendedAt.Year() > 9999 {
+		ps.add("SuspendedAt", "must be zero or a time of the years 1 to 9999")
+	}
+	if err := ps.err(); err != nil {
+		return err
+	}
+	return m.changeUser(ctx, "put user", v.Org, v.ID, func(known *store.User) (store.User, error) {
+		if known != nil {
+			v.Permitted, v.Version = known.Permitted, known.Version
+		} else {
+			v.Version, v.Permitted = 0, u.Permitted
+		}
+		return v, nil
+	})
+}
+
+// SetPermitted grants a user the right to have and use keys while the organization
+// restricts that, or withdraws it (S31, S33). The grant is remembered while there
+// is no restriction (S32). Requests here follow from the return of SetPermitted on.
+//
+// Only owners grant (S30): [ErrForbidden] for other actors. [store.ErrNotFound] if
+// there is no such user.
+func (m *Manager) SetPermitted(ctx context.Context, a Actor, org, user string, permitted bool) error {
+	if !a.Role.manages() {
+		return ErrForbidden
+	}
+	return m.changeUser(ctx, "set permitted", org, user, func(known *store.User) (store.User, error) {
+		if known == nil {
+			return store.User{}, store.ErrNotFound
+		}
+		v := *known
+		v.Permitted = permitted
+		return v, nil
+	})
+}
+
+// changeUser writes what edit makes of a user, nil if there is none, unless that
+// is the same. It starts over if somebody else changed the user meanwhile.
+func (m *Manager) changeUser(ctx context.Context, act, org, user string, edit func(known *store.User) (store.User, error)) error {
+	defer m.forgetUser(org, user) // also of what another process wrote
+	for range maxConflicts {
+		known, err := m.user(ctx, org, user)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("keys: %s: %w", act, err)
+		}
+		v, err := edit(known)
+		if err != nil {
+			return fmt.Errorf("keys: %s: %w", act, err)
+		}
+		if known != nil && v == *known {
+			return nil
+		}
+		err = m.store.PutUser(ctx, &v)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrExists) && !errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("keys: %s: %w", act, err)
+		}
+	}
+	return fmt.Errorf("keys: %s: %w", act, store.ErrConflict)
+}
+
+// User returns a user: [store.ErrNotFound] if there is none.
+func (m *Manager) User(ctx context.Context, org, id string) (*store.User, error) {
+	u, err := m.user(ctx, org, id)
+	if err != nil {
+		return nil, fmt.Errorf("keys: user: %w", err)
+	}
+	return u, nil
+}
+
+// Users returns the users of an organization that q asks for, ordered by ID; q.Org
+// is required. A page shorter than q.Limit is the last.
+func (m *Manager) Users(ctx context.Context, q store.UserQuery) ([]*store.User, error) {
+	var ps problems
+	ps.check("Org", checkText(q.Org))
+	ps.check("ID", checkOptionalText(q.ID))
+	ps.check("After", checkOptionalText(q.After))
+	ps.check("Limit", checkLimit(q.Limit))
+	if err := ps.err(); err != nil {
+		return nil, err
+	}
+	us, err := m.store.Users(ctx, q)
+	if err != nil {
+		return nil, fmt.Errorf("keys: users: %w", err)
+	}
+	return us, nil
+}
+
+// user reads a user from the store. An empty field of a UserQuery would select
+// everybody.
+func (m *Manager) user(ctx context.Context, org, id string) (*store.User, error) {
+	if checkText(org) != "" || checkText(id) != "" {
+		return nil, store.ErrNotFound
+	}
+	us, err := m.store.Users(ctx, store.UserQuery{Org: org, ID: id, Limit: 1})
+	switch {
+	case err != nil:
+		return nil, err
+	case len(us) == 0:
+		return nil, store.ErrNotFound
+	}
+	return us[0], nil
+}
