@@ -1,8 +1,8 @@
 // Package storetest tests implementations of the interfaces of package store.
 //
 // It comes in two forms, as testing/slogtest does: [Run] is for the tests of an
-// implementation and has a subtest for each case; [Test] returns an error, for
-// everything else.
+// implementation and has a subtest for each case; [TestStore] returns an error,
+// for everything else.
 //
 // A case states a rule of the contract and the requirement or decision that it
 // comes from (S- and D-numbers), which are printed when it fails. The suite

@@ -35,7 +35,10 @@ var listCases = []testCase{
 			s.lists(store.Query{})
 			s.insert(newKey(s.addUser("acme", "ada"), 1))
 			for _, q := range []store.Query{
-				{Org: "globex"}, {User: "bob"}, {ID: "csk_live_ffffffff"}, {Name: "nothing"},
+				{Org: "globex"},
+				{User: "bob"},
+				{ID: "csk_live_ffffffff"},
+				{Name: "nothing"},
 				{After: store.Cursor{CreatedAt: base.AddDate(-9, 0, 0), ID: "csk_live_00000001"}},
 			} {
 				s.lists(q)
@@ -136,8 +139,8 @@ var listCases = []testCase{
 			}
 			for _, part := range append(names, "EXPORT", "xpor", "t a", "%", "_", `\`, `\\`, `\_`, `\%`, "*", "?", "[a", "'", `"`, "''", "--", "ä", "Ä", "ß", "SS", "k", "İ", "i", "\u0301", "本", "\n", " ", "%%", "__") {
 				var want []string
-				for i := len(names) - 1; i >= 0; i-- {
-					if strings.Contains(lower(names[i]), lower(part)) {
+				for i, name := range slices.Backward(names) { // newest first
+					if strings.Contains(lower(name), lower(part)) {
 						want = append(want, newKey(u, i).ID)
 					}
 				}

@@ -62,17 +62,17 @@ func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
 	}
 }
 
-// Test runs every case, each with a Harness of its own, and returns an error
-// that joins one for each case that failed. Cases that need what a Harness does
-// not have are left out.
-func Test(ctx context.Context, newHarness func() (Harness, error)) error {
+// TestStore runs every case, each with a Harness of its own, and returns an
+// error that joins one for each case that failed. Cases that need what a Harness
+// does not have are left out.
+func TestStore(newHarness func() (Harness, error)) error {
 	var errs []error
 	for _, c := range cases() {
 		h, err := newHarness()
 		if err != nil {
 			return errors.Join(append(errs, err)...)
 		}
-		if err := c.test(ctx, h); !errors.Is(err, errSkip) {
+		if err := c.test(context.Background(), h); !errors.Is(err, errSkip) {
 			errs = append(errs, err)
 		}
 		if h.Close != nil {

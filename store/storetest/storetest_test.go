@@ -26,7 +26,7 @@ func TestFaults(t *testing.T) {
 	shown := make(map[string]bool)
 	for _, tt := range faults {
 		require.NotEmpty(t, tt.failsIn, tt.name)
-		for _, name := range strings.Split(tt.failsIn, ", ") {
+		for name := range strings.SplitSeq(tt.failsIn, ", ") {
 			shown[name] = true
 			t.Run(tt.name+" in "+name, func(t *testing.T) {
 				t.Parallel()
@@ -78,11 +78,11 @@ func TestErrorForm(t *testing.T) {
 			return storetest.Harness{Store: f, Close: func() error { closed++; return nil }}, nil
 		}
 	}
-	require.NoError(t, storetest.Test(t.Context(), open(func(*faulty) {})))
+	require.NoError(t, storetest.TestStore(open(func(*faulty) {})))
 	require.Equal(t, len(storetest.CaseNames()), opened)
 	require.Equal(t, opened, closed)
 
-	err := storetest.Test(t.Context(), open(func(f *faulty) {
+	err := storetest.TestStore(open(func(f *faulty) {
 		f.lookup = func(context.Context, token.Digest) (*store.Record, error) { return nil, store.ErrNotFound }
 	}))
 	require.ErrorContains(t, err, "storetest: lookup finds by digest:\n")
@@ -90,8 +90,8 @@ func TestErrorForm(t *testing.T) {
 	require.NotContains(t, err.Error(), "storetest: settings are kept:\n")
 
 	bad := errors.New("no database")
-	require.ErrorIs(t, storetest.Test(t.Context(), func() (storetest.Harness, error) { return storetest.Harness{}, bad }), bad)
-	require.ErrorIs(t, storetest.Test(t.Context(), func() (storetest.Harness, error) {
+	require.ErrorIs(t, storetest.TestStore(func() (storetest.Harness, error) { return storetest.Harness{}, bad }), bad)
+	require.ErrorIs(t, storetest.TestStore(func() (storetest.Harness, error) {
 		h := sound().harness()
 		h.Close = func() error { return bad }
 		return h, nil

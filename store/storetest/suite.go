@@ -82,7 +82,7 @@ func (s *suite) is(err, want error, what string, args ...any) {
 		s.errorf("%s: got error %v, want %v", what, err, want)
 	}
 	for _, other := range sentinels {
-		if other != want && errors.Is(err, other) {
+		if !errors.Is(want, other) && errors.Is(err, other) {
 			s.errorf("%s: error %q is %v too", what, err, other)
 		}
 	}
