@@ -195,14 +195,12 @@ func (s *burstShard) add(key string, tokens *rate.Limiter) *list.Element {
 func (b *burstLimiter) result(ok bool, tokens float64, now time.Time) Result {
 	perSecond := float64(b.rate)
 	r := Result{
-		OK:     ok,
-		Name:   "burst",
-		Window: b.window,
-		Limit:  int64(b.burst),
-		Reset:  now.Add(duration((float64(b.burst) - tokens) / perSecond)),
-	}
-	if ok {
-		r.Remaining = int64(min(tokens+perSecond*0.75e-9, float64(b.burst)))
+		OK:        ok,
+		Name:      "burst",
+		Window:    b.window,
+		Limit:     int64(b.burst),
+		Remaining: int64(min(tokens+perSecond*0.75e-9, float64(b.burst))),
+		Reset:     now.Add(duration((float64(b.burst) - tokens) / perSecond)),
 	}
 	r.Used = r.Limit - r.Remaining
 	if r.Remaining == 0 {

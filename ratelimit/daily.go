@@ -28,7 +28,8 @@ type DailyOptions struct {
 	// Location is where the day begins at midnight. Defaults to UTC (D4).
 	Location *time.Location
 
-	// Now is the clock of Take and Peek. Defaults to time.Now.
+	// Now is the clock. It is also read by TakeAt, which else goes by the time that it
+	// is given. Defaults to time.Now for Take and Peek.
 	Now func() time.Time
 }
 
@@ -51,7 +52,7 @@ type Daily struct {
 	err      error
 	limit    int64
 	location *time.Location
-	now      func() time.Time
+	now      func() time.Time // nil: the caller's time, or time.Now
 
 	// current is the day last asked for, so that the usual case is a comparison
 	// instead of calendar arithmetic. It is only a memory: requests that
@@ -74,9 +75,6 @@ func NewDaily(c Counter, opts *DailyOptions) *Daily {
 	if o.Location == nil {
 		o.Location = time.UTC
 	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
 	d := &Daily{counter: c, limit: o.Limit, location: o.Location, now: o.Now}
 	if o.Limit < Unlimited {
 		d.counter, d.err = nil, errDefaultLimit
@@ -92,8 +90,12 @@ func (d *Daily) Take(ctx context.Context, key string, limit int64) (Result, erro
 }
 
 // TakeAt is Take at the given time, for callers that have read their clock
-// already: a request is judged by one time, not by several.
+// already: a request is judged by one time, not by several. A Daily that was
+// given a clock of its own goes by that.
 func (d *Daily) TakeAt(ctx context.Context, key string, limit int64, now time.Time) (Result, error) {
+	if d != nil && d.now != nil {
+		now = d.now()
+	}
 	return d.at(ctx, key, limit, now, 1)
 }
 
@@ -103,15 +105,10 @@ func (d *Daily) Peek(ctx context.Context, key string, limit int64) (Result, erro
 	return d.at(ctx, key, limit, d.time(), 0)
 }
 
-// PeekAt is Peek at the given time, as TakeAt is Take.
-func (d *Daily) PeekAt(ctx context.Context, key string, limit int64, now time.Time) (Result, error) {
-	return d.at(ctx, key, limit, now, 0)
-}
-
-// time reads the clock. The zero Daily has none and will refuse.
+// time reads the clock.
 func (d *Daily) time() time.Time {
 	if d == nil || d.now == nil {
-		return time.Time{}
+		return time.Now()
 	}
 	return d.now()
 }
@@ -206,21 +203,16 @@ func midnight(year int, month time.Month, date int, loc *time.Location) time.Tim
 	before := func(offset int) time.Time { return civil.Add(-time.Duration(offset) * time.Second) }
 	offsetAt := func(t time.Time) int { _, offset := t.In(loc).Zone(); return offset }
 
-	// Try all offsets from UTC that are used around that time. They are looked for
-	// at intervals, because Time.ZoneBounds gives wrong bounds beyond the table of
-	// transitions: it ends leap years on 30 December.
-	var first time.Time
-	found := false
+	// Try the offsets from UTC that are used around that time, the earlier first.
+	// They are looked for at intervals, because Time.ZoneBounds gives wrong bounds
+	// beyond the table of transitions: it ends leap years on 30 December.
 	least, most := math.MaxInt, math.MinInt
 	for hours := -48; hours <= 48; hours += 12 {
 		offset := offsetAt(civil.Add(time.Duration(hours) * time.Hour))
-		least, most = min(least, offset), max(most, offset)
-		if t := before(offset); offsetAt(t) == offset && (!found || t.Before(first)) {
-			first, found = t, true
+		if t := before(offset); offsetAt(t) == offset {
+			return t
 		}
-	}
-	if found {
-		return first
+		least, most = min(least, offset), max(most, offset)
 	}
 	// The clock skips midnight: the date begins when it does.
 	seconds := sort.Search(most-least, func(i int) bool {

@@ -354,8 +354,9 @@ func requireDay(t testing.TB, loc *time.Location, now time.Time) {
 	t.Helper()
 	at := func(now time.Time) (start, end time.Time) {
 		// A Daily of its own for each, so that none remembers another's day.
-		d := ratelimit.NewDaily(ratelimit.NewMemory(), &ratelimit.DailyOptions{Location: loc})
-		r, err := d.PeekAt(t.Context(), "k", 0, now)
+		clock := func() time.Time { return now }
+		d := ratelimit.NewDaily(ratelimit.NewMemory(), &ratelimit.DailyOptions{Location: loc, Now: clock})
+		r, err := d.Peek(t.Context(), "k", 0)
 		require.NoError(t, err)
 		return r.Start, r.Reset
 	}
@@ -465,8 +466,9 @@ func TestDailyParallelAcrossMidnight(t *testing.T) {
 	require.EqualValues(t, 250, ok[1].Load())
 }
 
-// One clock: Take and Peek read it once, TakeAt and PeekAt not at all.
-func TestDailyReadsItsClockOnce(t *testing.T) {
+// One clock: a Daily that has one reads it once for each question, and goes by it
+// whatever time it is given; TakeAt of one without a clock goes by that time.
+func TestDailyReadsOneClock(t *testing.T) {
 	t.Parallel()
 	reads := 0
 	d := ratelimit.NewDaily(ratelimit.NewMemory(), &ratelimit.DailyOptions{Now: func() time.Time { reads++; return noon }})
@@ -477,12 +479,14 @@ func TestDailyReadsItsClockOnce(t *testing.T) {
 	later := noon.Add(5 * day)
 	r, err := d.TakeAt(t.Context(), "k", 0, later)
 	require.NoError(t, err)
+	require.Equal(t, 3, reads)
+	require.Equal(t, midnight, r.Reset)
+	require.EqualValues(t, 2, r.Used)
+
+	r, err = ratelimit.NewDaily(ratelimit.NewMemory(), nil).TakeAt(t.Context(), "k", 0, later)
+	require.NoError(t, err)
 	require.Equal(t, midnight.Add(5*day), r.Reset)
 	require.EqualValues(t, 1, r.Used)
-	r, err = d.PeekAt(t.Context(), "k", 0, later)
-	require.NoError(t, err)
-	require.EqualValues(t, 1, r.Used)
-	require.Equal(t, 2, reads)
 }
 
 // A call is one Add as a counter sees it.
@@ -577,7 +581,6 @@ func TestDailyRefusesByError(t *testing.T) {
 				func() (ratelimit.Result, error) { return d.Take(t.Context(), "k", test.limit) },
 				func() (ratelimit.Result, error) { return d.Peek(t.Context(), "k", test.limit) },
 				func() (ratelimit.Result, error) { return d.TakeAt(t.Context(), "k", test.limit, noon) },
-				func() (ratelimit.Result, error) { return d.PeekAt(t.Context(), "k", test.limit, noon) },
 			}
 			for answer := range slices.Values(answers) {
 				r, err := answer()
@@ -602,6 +605,6 @@ func TestDailyAllocatesNothing(t *testing.T) {
 	d := ratelimit.NewDaily(ratelimit.NewMemory(), nil)
 	for _, limit := range []int64{ratelimit.Unlimited, 1} {
 		require.Zero(t, testing.AllocsPerRun(1000, func() { d.TakeAt(t.Context(), "k", limit, noon) }))
-		require.Zero(t, testing.AllocsPerRun(1000, func() { d.PeekAt(t.Context(), "k", limit, noon) }))
+		require.Zero(t, testing.AllocsPerRun(1000, func() { d.Peek(t.Context(), "k", limit) }))
 	}
 }

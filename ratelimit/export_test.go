@@ -1,5 +1,7 @@
 package ratelimit
 
+import "time"
+
 // Keys returns how many keys m keeps: how tests see that it forgets.
 func (m *Memory) Keys() int {
 	n := 0
@@ -10,4 +12,31 @@ func (m *Memory) Keys() int {
 		s.mu.Unlock()
 	}
 	return n
+}
+
+// Hold finds key as an Add does, and returns the rest of what an Add does to it
+// before it counts: it reports whether it still may.
+func (m *Memory) Hold(key string) (touch func() bool) {
+	for i := range m.shards {
+		slots := m.shards[i].table.Load().slots
+		for j := range slots {
+			if e := slots[j].Load(); e != nil && e.key == key {
+				return func() bool { return e.touch(m.epoch.Load()) }
+			}
+		}
+	}
+	return nil
+}
+
+// FindAmong puts keys into a table that takes their hashes for equal, and
+// returns the key that is found for key, "" if there is none.
+func FindAmong(keys []string, key string) string {
+	t := newMemoryTable(minSlots)
+	for _, k := range keys {
+		t.insert(newMemoryKey(minSlots-1, k, time.Time{}))
+	}
+	if e := t.find(minSlots-1, key); e != nil {
+		return e.key
+	}
+	return ""
 }

@@ -116,8 +116,8 @@ func (m *Memory) addSlow(s *memoryShard, hash uint32, key string, end time.Time,
 		t.insert(e)
 		s.keys++
 	}
-	// Keys die under the lock, by leaving the table: e lives.
-	e.touch(m.epoch.Load())
+	// Keys are forgotten under the lock and leave the table: e lives, and whoever
+	// found it here for want of a window has touched it.
 	w := e.window(end)
 	if w == nil {
 		w = e.makeWindow(end)

@@ -150,8 +150,8 @@ func newKeys(t testing.TB, m *ratelimit.Memory, n int) {
 }
 
 // A key that was touched within two days of monotonic time is kept, however
-// many new keys come, and also if none came for long: adding, being refused and
-// reading touch.
+// many new keys come, whenever in an epoch that was, and also if none came for
+// long: adding, being refused and reading touch.
 func TestMemoryKeepsKeysForTwoDays(t *testing.T) {
 	t.Parallel()
 	touches := []struct {
@@ -166,29 +166,84 @@ func TestMemoryKeepsKeysForTwoDays(t *testing.T) {
 	for _, touch := range touches {
 		t.Run(touch.name, func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				m := ratelimit.NewMemory()
-				want := add(t, m, "k", midnight, 7)
-				for _, idle := range []time.Duration{1, 47 * time.Hour, 2 * day, day, 2 * day} {
-					for range 4 { // as old as possible while new keys come
-						time.Sleep(idle / 4)
-						newKeys(t, m, 500)
+			for phase := time.Duration(0); phase < 27*time.Hour; phase += 6 * time.Hour {
+				synctest.Test(t, func(t *testing.T) {
+					m := ratelimit.NewMemory()
+					want := add(t, m, "k", midnight, 7)
+					for _, idle := range []time.Duration{phase, 100*day + phase} {
+						time.Sleep(idle) // no keys come
+						count, _, err := m.Add(t.Context(), "k", midnight, touch.n, touch.max)
+						require.NoError(t, err)
+						if touch.max > 0 {
+							want++
+						}
+						require.Equal(t, want, count)
+						for range 24 { // keys come until k is two days old
+							time.Sleep(2 * time.Hour)
+							newKeys(t, m, 100)
+						}
+						require.Equal(t, want, add(t, m, "k", midnight, 0))
 					}
-					require.Equal(t, want, add(t, m, "k", midnight, 0))
-					time.Sleep(100 * day) // while the whole process idles
-					require.Equal(t, want, add(t, m, "k", midnight, 0))
-					time.Sleep(idle)
-					newKeys(t, m, 500)
-					count, _, err := m.Add(t.Context(), "k", midnight, touch.n, touch.max)
-					require.NoError(t, err)
-					if touch.max > 0 {
-						want++
-					}
-					require.Equal(t, want, count)
-				}
-			})
+				})
+			}
 		})
 	}
+}
+
+// Whoever found a key before it was forgotten notices, and does not count in
+// what nobody will find again. Whoever touched it first keeps it.
+func TestMemoryForgottenKeysAreDead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := ratelimit.NewMemory()
+		add(t, m, "idle", midnight, 1)
+		add(t, m, "used", midnight, 1)
+		idle, used := m.Hold("idle"), m.Hold("used")
+		for range 3 {
+			time.Sleep(26 * time.Hour)
+			require.True(t, used())
+			newKeys(t, m, 1000)
+		}
+		require.False(t, idle())
+		require.True(t, used())
+		require.EqualValues(t, 0, add(t, m, "idle", midnight, 0))
+		require.EqualValues(t, 1, add(t, m, "used", midnight, 0))
+	})
+}
+
+// Keys whose hashes are equal are different keys: otherwise one could spend the
+// quota of another.
+func TestMemoryEqualHashes(t *testing.T) {
+	t.Parallel()
+	keys := []string{"a", "b", "c"}
+	for _, key := range keys {
+		require.Equal(t, key, ratelimit.FindAmong(keys, key))
+	}
+	require.Empty(t, ratelimit.FindAmong(keys, "d"))
+}
+
+// F55: one key, as many callers at once as there can be: no addition is lost,
+// and exactly as many are admitted as there is room for.
+func TestMemoryOneKey(t *testing.T) {
+	t.Parallel()
+	const callers, each, limit = 8, 20_000, 100_000
+	m := ratelimit.NewMemory()
+	var admitted atomic.Int64
+	var wg sync.WaitGroup
+	for range callers {
+		wg.Go(func() {
+			for range each {
+				add(t, m, "unlimited", midnight, 1)
+				if _, ok, _ := m.Add(t.Context(), "limited", midnight, 1, limit); ok {
+					admitted.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.EqualValues(t, callers*each, add(t, m, "unlimited", midnight, 0))
+	require.EqualValues(t, limit, admitted.Load())
+	require.EqualValues(t, limit, add(t, m, "limited", midnight, 0))
 }
 
 // F63: keys that nobody uses go, whatever windows they have, so that the memory
