@@ -167,7 +167,7 @@ func TestDisableAndEnable(t *testing.T) {
 	require.Equal(t, got, again)
 }
 
-// S19: deletion is final and at once. S59, D28: deleting again: not found.
+// S18: a user deletes own tokens. S19: deletion is final and at once. S59, D28: deleting again: not found.
 func TestRevoke(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)

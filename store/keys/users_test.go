@@ -14,7 +14,8 @@ import (
 	"github.com/keystile/keystile/store/keys"
 )
 
-// D42: the host pushes what it knows.
+// D42: the host pushes what it knows. D15: blanks around an e-mail are cut, and
+// nothing else of it is changed.
 func TestPutUser(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
