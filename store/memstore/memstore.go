@@ -1,14 +1,3 @@
-// Package memstore keeps keys, users, settings, use facts and daily counts in
-// the memory of one process.
-//
-// It is the reference implementation of the interfaces of package store: short
-// enough to be read as their explanation, exact enough to be compared with. Use
-// it in tests, in examples, and where the keys are put in anew at each start.
-//
-// It keeps nothing beyond the life of the process and shares nothing between
-// processes, so a limit is counted per process. Listing keys is linear in the
-// number of keys looked at: those of one user where the query names a user or an
-// ID, and otherwise all.
 package memstore
 
 import (
@@ -256,9 +245,12 @@ func (s *Store) Keys(ctx context.Context, q store.Query) ([]*store.Key, error) {
 	return found, nil
 }
 
-// candidates returns a map that has all keys that q can select.
+// candidates returns a map that has every key that q can select.
 func (s *Store) candidates(q store.Query) map[string]*keyRow {
-	if q.User != "" && q.Org != "" {
+	if q.ID != "" {
+		return only(s.keys, q.ID)
+	}
+	if q.Org != "" && q.User != "" {
 		if u, ok := s.users[userID{q.Org, q.User}]; ok {
 			return u.keys
 		}
@@ -267,10 +259,19 @@ func (s *Store) candidates(q store.Query) map[string]*keyRow {
 	return s.keys
 }
 
+// only returns the part of m that has no other key.
+func only[K comparable, V any](m map[K]V, key K) map[K]V {
+	if v, ok := m[key]; ok {
+		return map[K]V{key: v}
+	}
+	return nil
+}
+
+// selects reports whether q selects k, which is one of its candidates. The name
+// asked for is in lower case.
 func selects(q store.Query, k *store.Key) bool {
 	return (q.Org == "" || q.Org == k.Org) &&
 		(q.User == "" || q.User == k.User) &&
-		(q.ID == "" || q.ID == k.ID) &&
 		(q.Revoked || k.RevokedAt.IsZero()) &&
 		(q.Name == "" || strings.Contains(lower(k.Name), q.Name)) &&
 		(q.After == store.Cursor{} || newestFirst(k, &store.Key{CreatedAt: q.After.CreatedAt, ID: q.After.ID}) > 0)
@@ -306,9 +307,13 @@ func (s *Store) Users(ctx context.Context, q store.UserQuery) ([]*store.User, er
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	users := s.users
+	if q.ID != "" {
+		users = only(users, userID{q.Org, q.ID})
+	}
 	var found []*store.User
-	for id, r := range s.users {
-		if id.org == q.Org && (q.ID == "" || id.id == q.ID) && id.id > q.After {
+	for id, r := range users {
+		if id.org == q.Org && id.id > q.After {
 			found = append(found, r.user)
 		}
 	}
