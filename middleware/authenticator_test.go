@@ -1,0 +1,205 @@
+package middleware_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/keystile/keystile/middleware"
+	"github.com/keystile/keystile/policy"
+)
+
+// authenticatorFunc makes a function an Authenticator.
+type authenticatorFunc func(*http.Request) (*policy.Principal, error)
+
+func (f authenticatorFunc) Authenticate(r *http.Request) (*policy.Principal, error) { return f(r) }
+
+// TestAuthenticatorChain: the order, what is final, and what each error answers
+// (D13, D33, F33, echo's outage that became 401).
+func TestAuthenticatorChain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	person := func(kind policy.Credential) middleware.Authenticator {
+		return authenticatorFunc(func(*http.Request) (*policy.Principal, error) {
+			return &policy.Principal{Credential: kind, Org: testOrg, User: "person"}, nil
+		})
+	}
+	fails := func(err error) middleware.Authenticator {
+		return authenticatorFunc(func(*http.Request) (*policy.Principal, error) {
+			return &policy.Principal{Credential: policy.JWT, Owner: true}, err // must be ignored
+		})
+	}
+	unused := authenticatorFunc(func(*http.Request) (*policy.Principal, error) {
+		t.Error("asked after a final answer")
+		return nil, nil
+	})
+	keyAuth := middleware.APIKeys(w.mgr.Verifier(), &middleware.APIKeyOptions{Now: w.clock.Now})
+	none := fails(fmt.Errorf("nothing here: %w", middleware.ErrNoCredential))
+	const jwt = "aaa.bbb.ccc"
+	type chain []middleware.Authenticator
+	tests := []struct {
+		name    string
+		chain   chain
+		request *http.Request
+		status  int
+		reason  policy.Reason
+	}{
+		{"key first", chain{keyAuth, unused}, bearer(w.token.Reveal()), 200, ""},
+		{"bad key is final (D33)", chain{keyAuth, unused}, bearer(unknownToken), 401, policy.InvalidToken},
+		{"JWT falls to the next", chain{keyAuth, person(policy.JWT)}, bearer(jwt), 200, ""},
+		{"JWT that nobody claims", chain{keyAuth, none}, bearer(jwt), 401, policy.InvalidToken},
+		{"nothing presented", chain{keyAuth, none}, do0(), 401, policy.NoCredentials},
+		{"invalid", chain{fails(fmt.Errorf("%w: bad signature", middleware.ErrInvalidCredential)), unused}, bearer(jwt), 401, policy.InvalidToken},
+		{"outage", chain{fails(errors.New("no route to host")), unused}, bearer(jwt), 503, policy.StoreUnavailable},
+		{"neither principal nor error", chain{authenticatorFunc(func(*http.Request) (*policy.Principal, error) { return nil, nil }), unused}, bearer(jwt), 503, policy.StoreUnavailable},
+		{"principal of no kind", chain{person(0)}, bearer(jwt), 401, policy.NoCredentials},
+		{"key without anything to count", chain{person(policy.APIKey)}, bearer(jwt), 503, policy.StoreUnavailable},
+		{"session without header credential (D34)", chain{keyAuth, person(policy.Session)}, do0(), 200, ""},
+		{"session beside Basic", chain{keyAuth, person(policy.Session)}, basic(), 200, ""},
+		{"session does not rescue a bad key", chain{keyAuth, person(policy.Session)}, bearer(unknownToken), 401, policy.InvalidToken},
+		{"session does not rescue half a pair", chain{keyAuth, person(policy.Session)}, pair(testEmail, ""), 401, policy.InvalidToken},
+		{"session does not replace an unclaimed JWT", chain{keyAuth, person(policy.Session)}, bearer(jwt), 401, policy.InvalidToken},
+		{"session before keys does not win over a key", chain{person(policy.Session), keyAuth}, bearer(w.token.Reveal()), 401, policy.InvalidToken},
+		{"two credentials are counted before anyone is asked", chain{unused}, both(w.token.Reveal()), 400, policy.MultipleCredentials},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			got := do(w.guard(&middleware.Options{Authenticators: test.chain}).Wrap(pong), test.request)
+			if test.status == 200 {
+				require.Equal(t, 200, got.Code, got.Body.String())
+				return
+			}
+			requireRefusal(t, got, test.status, test.reason)
+		})
+	}
+}
+
+func do0() *http.Request {
+	r := bearer("")
+	r.Header.Del("Authorization")
+	return r
+}
+
+func basic() *http.Request {
+	r := do0()
+	r.SetBasicAuth("a", "b")
+	return r
+}
+
+func both(secret string) *http.Request {
+	r := pair(testEmail, secret)
+	r.Header.Set("Authorization", "Bearer "+secret)
+	return r
+}
+
+// TestPeopleAreNotCounted: D5, S63, D20: a JWT spends no quota, has no RateLimit
+// fields, and the settings of the organization do not bind it.
+func TestPeopleAreNotCounted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.settings(func(s *policy.Settings) {
+		s.RestrictUsers, s.MaxAge = true, time.Second
+		s.AllowedIPs, _ = policy.ParseIPList("10.0.0.0/8")
+	})
+	h := w.guard(&middleware.Options{
+		Authenticators: []middleware.Authenticator{anybody{}},
+		Limiter:        failing{err: errors.New("must not be asked")},
+	}).Wrap(pong)
+	got := do(h, bearer("a.b.c"))
+	require.Equal(t, 200, got.Code)
+	require.Empty(t, got.Header().Get("RateLimit"))
+}
+
+// TestKeyAndJWTReachTheSame: S52, S55: on one path, behind one Guard, a key and a
+// JWT both get through as Bearer.
+func TestKeyAndJWTReachTheSame(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.guard(&middleware.Options{Authenticators: []middleware.Authenticator{
+		middleware.APIKeys(w.mgr.Verifier(), nil), anybody{},
+	}}).Wrap(pong)
+	for _, token := range []string{w.token.Reveal(), "a.b.c"} {
+		require.Equal(t, 200, do(h, bearer(token)).Code)
+	}
+}
+
+// TestRouteRestrictsTheForm: D34: a route can take keys in one form only.
+func TestRouteRestrictsTheForm(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	guard := func(o middleware.APIKeyOptions) http.Handler {
+		o.Now = w.clock.Now
+		return w.guard(&middleware.Options{
+			Authenticators: []middleware.Authenticator{middleware.APIKeys(w.mgr.Verifier(), &o)},
+		}).Wrap(pong)
+	}
+	b, p := bearer(w.token.Reveal()), pair(testEmail, w.token.Reveal())
+	h := guard(middleware.APIKeyOptions{RefuseBearer: true})
+	requireRefusal(t, do(h, b), 401, policy.InvalidToken)
+	require.Equal(t, 200, do(h, p).Code)
+	h = guard(middleware.APIKeyOptions{RefuseHeaderPair: true})
+	require.Equal(t, 200, do(h, b).Code)
+	requireRefusal(t, do(h, p), 401, policy.InvalidToken)
+}
+
+// TestAPIKeysAlone: the Authenticator by itself, outside of a Guard.
+func TestAPIKeysAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := middleware.APIKeys(w.mgr.Verifier(), nil)
+	p, err := a.Authenticate(bearer(w.token.Reveal()))
+	require.NoError(t, err)
+	require.Equal(t, testUser, p.User)
+	_, err = a.Authenticate(do0())
+	require.ErrorIs(t, err, middleware.ErrNoCredential)
+	for _, r := range []*http.Request{bearer(unknownToken), bearer("csk_live_"), both(w.token.Reveal()), pair("x", w.token.Reveal())} {
+		_, err = a.Authenticate(r)
+		require.ErrorIs(t, err, middleware.ErrInvalidCredential)
+		require.NotContains(t, err.Error(), w.token.Reveal()[9:])
+	}
+	_, err = middleware.APIKeys(nil, nil).Authenticate(bearer(w.token.Reveal()))
+	require.Error(t, err)
+	require.NotErrorIs(t, err, middleware.ErrNoCredential)
+	require.NotErrorIs(t, err, middleware.ErrInvalidCredential)
+}
+
+// TestUnmetered: counting turned off by name.
+func TestUnmetered(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.guard(&middleware.Options{Unmetered: true}).Wrap(pong)
+	for range 260 {
+		got := do(h, bearer(w.token.Reveal()))
+		require.Equal(t, 200, got.Code)
+		require.Empty(t, got.Header().Get("RateLimit"))
+	}
+}
+
+// TestBearerToken: for Authenticators of other kinds of token.
+func TestBearerToken(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name  string
+		r     *http.Request
+		token string
+		ok    bool
+	}{
+		{"Bearer", bearer("a.b.c"), "a.b.c", true},
+		{"nothing", do0(), "", false},
+		{"Basic", basic(), "", false},
+		{"pair", pair(testEmail, unknownToken), "", false},
+		{"two credentials", both(unknownToken), "", false},
+		{"no token", bearer(""), "", false},
+	} {
+		token, ok := middleware.BearerToken(test.r)
+		require.Equal(t, test.ok, ok, test.name)
+		if ok {
+			require.Equal(t, test.token, token, test.name)
+		}
+	}
+}

@@ -1,0 +1,100 @@
+//go:build !race
+
+package middleware_test
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/keystile/keystile/middleware"
+	"github.com/keystile/keystile/policy"
+)
+
+// TestAllocationBudget: what one request may allocate. The race detector
+// allocates by itself, so this is built without it only.
+func TestAllocationBudget(t *testing.T) {
+	g, tokens := benchGuard(t, 100, nil)
+	lean, leanTokens := benchGuard(t, 100, &middleware.Options{OmitRateLimitFields: true})
+	over, overTokens := benchGuard(t, 100, &middleware.Options{Limiter: refusing{}})
+	fn := func(http.ResponseWriter, *http.Request, *policy.Principal) {}
+	tests := []struct {
+		name   string
+		h      http.Handler
+		r      *http.Request
+		allocs float64
+		bytes  uint64
+	}{
+		{"Wrap without fields", lean.Wrap(nothing), bearer(leanTokens[50]), 2, 400},
+		{"Wrap with fields", g.Wrap(nothing), bearer(tokens[50]), 4, 480},
+		{"Wrap of the pair", lean.Wrap(nothing), pair("user-10@acme.example", leanTokens[50]), 2, 400},
+		{"WrapFunc without fields", lean.WrapFunc(fn), bearer(leanTokens[50]), 0, 0},
+		{"WrapFunc with fields", g.WrapFunc(fn), bearer(tokens[50]), 2, 80},
+		{"unknown key", g.Wrap(nothing), bearer(unknownToken), 0, 0},
+		{"malformed key", g.Wrap(nothing), bearer("csk_live_x"), 0, 0},
+		{"nothing presented", g.Wrap(nothing), do0(), 0, 0},
+		{"over the limit", over.Wrap(nothing), bearer(overTokens[50]), 2, 1024},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			w := newDiscard()
+			test.h.ServeHTTP(w, test.r)
+			require.Equal(t, test.allocs, testing.AllocsPerRun(1000, func() { test.h.ServeHTTP(w, test.r) }))
+			require.LessOrEqual(t, bytesPerRun(1000, func() { test.h.ServeHTTP(w, test.r) }), test.bytes)
+		})
+	}
+	r := bearer(tokens[50])
+	require.Zero(t, testing.AllocsPerRun(1000, func() { _, _, _ = g.Admit(r) }), "a decision")
+}
+
+// bytesPerRun is testing.AllocsPerRun for bytes.
+func bytesPerRun(runs int, f func()) uint64 {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range runs {
+		f()
+	}
+	runtime.ReadMemStats(&after)
+	return (after.TotalAlloc - before.TotalAlloc) / uint64(runs)
+}
+
+// TestBudgetOfUnknownTokens: 10^6 distinct unknown tokens leave memory flat and
+// known keys cached.
+func TestBudgetOfUnknownTokens(t *testing.T) {
+	w := newWorld(t)
+	g := w.guard(&middleware.Options{Unmetered: true})
+	h := g.Wrap(nothing)
+	rw := newDiscard()
+	h.ServeHTTP(rw, bearer(w.token.Reveal()))
+	r := bearer(unknownToken)
+	values := r.Header["Authorization"]
+	flood := func(from, n int) {
+		for i := from; i < from+n; i++ {
+			values[0] = fmt.Sprintf("Bearer csk_live_%s%08x", hex.EncodeToString([]byte("keystile"))+"00000000", i)
+			h.ServeHTTP(rw, r)
+		}
+	}
+	const n = 1_000_000
+	flood(0, n/10)
+	before := heap()
+	flood(n/10, n-n/10)
+	grown := int64(heap()) - int64(before)
+	t.Logf("heap grew by %d bytes over %d unknown tokens", grown, n)
+	require.Less(t, grown, int64(4<<20))
+
+	reads := w.store.lookups.Load()
+	require.Equal(t, 200, do(g.Wrap(pong), bearer(w.token.Reveal())).Code)
+	require.Equal(t, reads, w.store.lookups.Load(), "the known key was read again")
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}

@@ -1,0 +1,387 @@
+package middleware
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/http"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/keystile/keystile/policy"
+	"github.com/keystile/keystile/ratelimit"
+	"github.com/keystile/keystile/store"
+)
+
+// A Guard lets requests through to handlers, or refuses them: it authenticates
+// the caller, decides by policies, spends one unit of quota, and serves, in this
+// order, so that a refused request spends nothing (S72, D5). A service has one
+// Guard made by [New]; With derives others from it, which add requirements and
+// share the rest: the family of a Guard.
+//
+// All methods are safe for concurrent use. The zero Guard and a nil Guard refuse
+// every request.
+type Guard struct {
+	core   *core
+	layers []*layer // evaluated in order; the first is Options.Policy
+}
+
+// A layer is what New or one call of With requires. Guards share layers, so that
+// a nested Guard knows which of its own were evaluated already.
+type layer struct{ policy policy.Policy }
+
+// A core is what the Guards of a family share.
+type core struct {
+	opts     Options
+	verifier Verifier
+	daily    *ratelimit.Daily // opts.Limiter, if it is one
+	refusals refusals
+	fields   rateLimitFields
+	uses     *useRecorder // nil without Options.Uses
+}
+
+// New returns a Guard that finds API keys through v, which a Manager of package
+// keys hands out. Its error reports everything that is wrong with opts, as
+// joined values of *[OptionError].
+//
+// With Options.Uses the Guard runs a goroutine, until [Guard.Close].
+func New(v Verifier, opts *Options) (*Guard, error) {
+	if v == nil {
+		return nil, errors.New("middleware: New without a Verifier")
+	}
+	o, err := opts.withDefaults(v)
+	if err != nil {
+		return nil, err
+	}
+	c := &core{opts: o, verifier: v, refusals: newRefusals(o.Realm)}
+	c.daily, _ = o.Limiter.(*ratelimit.Daily)
+	if o.Uses != nil {
+		c.uses = newUseRecorder(o.Uses, o.UseInterval, o.UsesFailed)
+	}
+	return &Guard{core: c, layers: []*layer{{o.Policy}}}, nil
+}
+
+// With returns a Guard that requires the policies on top of what g requires, in
+// order, and shares everything else with it. A nil policy refuses.
+func (g *Guard) With(policies ...policy.Policy) *Guard {
+	if g == nil {
+		return nil
+	}
+	return &Guard{g.core, append(slices.Clip(g.layers), &layer{policy.All(policies...)})}
+}
+
+// Wrap returns a handler that serves h the requests that g lets through, with
+// the caller in the context: see [PrincipalFrom]. Around h the ResponseWriter is
+// the one that Wrap was given.
+//
+// Inside of Authenticate or Wrap of the same family Wrap does only what is left
+// to do: it evaluates the policies that were not evaluated yet, and spends quota
+// if none was spent. It panics if h is nil.
+func (g *Guard) Wrap(h http.Handler) http.Handler {
+	if h == nil {
+		panic("middleware: Wrap of a nil handler")
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var d decision
+		if !g.admit(w, r, &d, true) {
+			return
+		}
+		a := d.admission(r.Context(), g)
+		a.spent.Store(true)
+		a.settled.Store(true)
+		h.ServeHTTP(w, r.WithContext(a))
+	})
+}
+
+// WrapFunc is Wrap for a function that takes the caller as an argument. The
+// request is not copied and its context has no principal, which makes it the
+// cheapest way through a Guard. A Guard of the family inside of h does not know
+// of it and starts from the beginning.
+func (g *Guard) WrapFunc(h func(http.ResponseWriter, *http.Request, *policy.Principal)) http.Handler {
+	if h == nil {
+		panic("middleware: WrapFunc of a nil function")
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var d decision
+		if g.admit(w, r, &d, true) {
+			h(w, r, d.principal)
+		}
+	})
+}
+
+// Authenticate returns a handler that serves h the requests that g lets through,
+// but spends nothing: for a mux whose handlers are wrapped by Guards of the
+// family, which spend once for each request. A handler inside that has no Guard
+// of its own is checked but not metered.
+func (g *Guard) Authenticate(h http.Handler) http.Handler {
+	if h == nil {
+		panic("middleware: Authenticate of a nil handler")
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var d decision
+		if !g.admit(w, r, &d, false) {
+			return
+		}
+		a := d.admission(r.Context(), g)
+		// A Guard inside notes and observes the request, since it may refuse it. If
+		// there was none, the request is noted here, also when the handler panics.
+		defer func() {
+			if a.root().settled.CompareAndSwap(false, true) {
+				g.core.settle(r, &d)
+			}
+		}()
+		h.ServeHTTP(w, r.WithContext(a))
+	})
+}
+
+// Check decides about r without spending anything, for frameworks that are not
+// built on net/http handlers. The error is a *[Refusal]. It observes and notes
+// the use of the key: call either Check or [Guard.Admit], once for a request.
+func (g *Guard) Check(r *http.Request) (*policy.Principal, error) {
+	var d decision
+	if f := g.decide(r, &d, false); f != nil {
+		return nil, f
+	}
+	g.settle(r, &d)
+	return d.principal, nil
+}
+
+// Admit decides about r and spends one unit of the caller's quota, for
+// frameworks that are not built on net/http handlers. The error is a *[Refusal].
+// Without a limit for the caller the Result is the zero one.
+func (g *Guard) Admit(r *http.Request) (*policy.Principal, ratelimit.Result, error) {
+	var d decision
+	if f := g.decide(r, &d, true); f != nil {
+		return nil, d.quota, f
+	}
+	g.settle(r, &d)
+	return d.principal, d.quota, nil
+}
+
+// Close writes the facts about use that are still in memory and stops the
+// goroutine of the family. The Guard goes on deciding, but notes no more uses.
+// Call it when the server has shut down. The error is that of the store or of
+// ctx; what could not be written is lost then.
+func (g *Guard) Close(ctx context.Context) error {
+	if g == nil || g.core == nil || g.core.uses == nil {
+		return nil
+	}
+	return g.core.uses.close(ctx)
+}
+
+// A decision collects what is found out about one request. It lives on the
+// stack.
+type decision struct {
+	now       time.Time
+	addr      netip.Addr
+	principal *policy.Principal
+	settings  *policy.Settings
+	outer     *admission // of an enclosing Guard of the family
+	quota     ratelimit.Result
+	err       error // for Event.Err
+	refusal   *Refusal
+	stale     bool
+	pair      bool // x-api-user and x-api-token
+}
+
+// admission returns the mark of a request that passed.
+func (d *decision) admission(ctx context.Context, g *Guard) *admission {
+	return &admission{Context: ctx, principal: d.principal, settings: d.settings, addr: d.addr, guard: g, outer: d.outer}
+}
+
+// admit decides about r. If it is refused, admit has answered it.
+func (g *Guard) admit(w http.ResponseWriter, r *http.Request, d *decision, spend bool) bool {
+	if f := g.decide(r, d, spend); f != nil {
+		if g == nil || g.core == nil || g.core.opts.Refuse == nil {
+			f.Write(w, r)
+			return false
+		}
+		f.writeHeader(w.Header())
+		g.core.opts.Refuse(w, r, f)
+		return false
+	}
+	if d.pair && d.outer == nil {
+		// x-api-token is not Authorization: shared caches would keep the answer
+		// unless told otherwise (RFC 9111 3.5, D40). The handler may replace this.
+		w.Header()["Cache-Control"] = valuePrivate
+	}
+	if d.quota.OK && !g.core.opts.OmitRateLimitFields {
+		g.core.fields.set(w.Header(), &d.quota, d.now)
+	}
+	if spend {
+		g.settle(r, d)
+	}
+	return true
+}
+
+// settle notes and observes an admitted request, once in its family.
+func (g *Guard) settle(r *http.Request, d *decision) {
+	if d.outer == nil || d.outer.root().settled.CompareAndSwap(false, true) {
+		g.core.settle(r, d)
+	}
+}
+
+func (c *core) settle(r *http.Request, d *decision) {
+	if c.uses != nil && d.principal.KeyID != "" {
+		c.uses.note(d.principal.KeyID, d.addr, d.now, r)
+	}
+	c.observe(r, d)
+}
+
+func (c *core) observe(r *http.Request, d *decision) {
+	if c.opts.Observe != nil {
+		c.opts.Observe(r, Event{d.now, d.principal, d.addr, d.refusal, d.quota, d.err, d.stale})
+	}
+}
+
+// decide finds out whether r may proceed, and spends if it may and spend is set.
+// It returns the refusal, which it has observed, or nil.
+func (g *Guard) decide(r *http.Request, d *decision, spend bool) *Refusal {
+	if g == nil || g.core == nil {
+		rs := newRefusals("api")
+		return rs.failed(errors.New("middleware: Guard was not made by New"))
+	}
+	d.refusal = g.judge(r, d)
+	if d.refusal == nil && spend {
+		d.refusal = g.spend(r, d)
+	}
+	if d.refusal == nil {
+		return nil
+	}
+	if d.outer != nil {
+		d.outer.root().settled.Store(true)
+	}
+	g.core.observe(r, d)
+	return d.refusal
+}
+
+// judge authenticates and evaluates the policies.
+func (g *Guard) judge(r *http.Request, d *decision) *Refusal {
+	c := g.core
+	d.now = c.opts.Now()
+	if d.outer = g.admissionFrom(r.Context()); d.outer != nil {
+		d.principal, d.settings, d.addr = d.outer.principal, d.outer.settings, d.outer.addr
+	} else {
+		d.addr = c.opts.ClientIP(r)
+		if f := c.authenticate(r, d); f != nil {
+			return f
+		}
+	}
+	request := policy.Request{Principal: d.principal, Settings: d.settings, Addr: d.addr, Time: d.now}
+	for _, l := range g.layers {
+		if d.outer != nil && d.outer.evaluated(l) {
+			continue
+		}
+		if decided := l.policy.Evaluate(request); !decided.Allow {
+			return c.refusals.of(decided.Reason)
+		}
+	}
+	return nil
+}
+
+// authenticate finds the caller of r and the settings of its organization.
+func (c *core) authenticate(r *http.Request, d *decision) *Refusal {
+	creds := readCredentials(r.Header)
+	if creds.presented == presentedMultiple {
+		return c.refusals.of(policy.MultipleCredentials)
+	}
+	d.pair = creds.presented == presentedPair
+	for _, a := range c.opts.Authenticators {
+		var err error
+		if keys, ok := a.(*apiKeys); ok {
+			// Our own is spared the second look at the headers, the second reading of
+			// the clock and a look-up of the settings.
+			var verified store.Verified
+			verified, err = keys.verify(r.Context(), creds, d.now)
+			if verified.Record != nil {
+				d.principal, d.settings, d.stale = verified.Record.Principal, verified.Settings, verified.Stale
+			}
+		} else {
+			d.principal, err = a.Authenticate(r)
+			if err != nil {
+				d.principal = nil
+			}
+		}
+		if err == nil {
+			return c.accept(r, d, creds)
+		}
+		d.err = err
+		switch {
+		case errors.Is(err, ErrNoCredential):
+			continue
+		case errors.Is(err, ErrInvalidCredential):
+			return c.refusals.of(policy.InvalidToken)
+		}
+		return c.refusals.failed(err)
+	}
+	d.err = nil
+	if creds.presented == presentedNothing {
+		return c.refusals.of(policy.NoCredentials)
+	}
+	return c.refusals.of(policy.InvalidToken) // presented, and nobody's (D33)
+}
+
+// noSettings are those of a caller without an organization.
+var noSettings policy.Settings
+
+// accept checks what an Authenticator gave, and completes it.
+func (c *core) accept(r *http.Request, d *decision, creds credentials) *Refusal {
+	d.err = nil
+	switch {
+	case d.principal == nil:
+		d.err = errors.New("middleware: Authenticator returned neither a principal nor an error")
+		return c.refusals.failed(d.err)
+	case d.principal.Credential == policy.Session && creds.presented != presentedNothing:
+		return c.refusals.of(policy.InvalidToken)
+	case d.settings != nil:
+		return nil
+	case d.principal.Org == "":
+		d.settings = &noSettings
+		return nil
+	}
+	d.settings, d.err = c.verifier.Settings(r.Context(), d.principal.Org, d.now)
+	if d.err != nil {
+		return c.refusals.failed(d.err)
+	}
+	return nil
+}
+
+// spend takes one unit of the quota of an API key, once for a request, however
+// many Guards of the family it passes.
+func (g *Guard) spend(r *http.Request, d *decision) *Refusal {
+	c := g.core
+	if d.principal.Credential != policy.APIKey || c.opts.Unmetered {
+		return nil
+	}
+	var root *admission
+	if d.outer != nil {
+		if root = d.outer.root(); root.spent.Load() {
+			return nil
+		}
+	}
+	quota := cmp.Or(d.principal.Quota, d.principal.KeyID)
+	if quota == "" { // of an Authenticator of the host
+		d.err = errors.New("middleware: Principal of an API key without Quota and KeyID")
+		return c.refusals.failed(d.err)
+	}
+	var err error
+	if c.daily != nil {
+		d.quota, err = c.daily.TakeAt(r.Context(), quota, d.principal.DailyLimit, d.now)
+	} else {
+		d.quota, err = c.opts.Limiter.Take(r.Context(), quota, d.principal.DailyLimit)
+	}
+	switch {
+	case err != nil && !c.opts.LimiterFailOpen:
+		d.err, d.quota = err, ratelimit.Result{}
+		return c.refusals.failed(err)
+	case err != nil:
+		d.err, d.quota = err, ratelimit.Result{} // let through uncounted, by the host's choice
+	case !d.quota.OK:
+		return c.refusals.overQuota(&d.quota, c.fields.policy(&d.quota))
+	}
+	if root != nil {
+		root.spent.Store(true)
+	}
+	return nil
+}

@@ -1,0 +1,665 @@
+package middleware_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/keystile/keystile/middleware"
+	"github.com/keystile/keystile/policy"
+	"github.com/keystile/keystile/ratelimit"
+	"github.com/keystile/keystile/store"
+	"github.com/keystile/keystile/store/keys"
+	"github.com/keystile/keystile/token"
+)
+
+const unknownToken = "csk_live_00000000000000000000000000000000"
+
+// TestBothHeaderForms: S2 (the pair), S52 and D34 (Bearer): one token works
+// either way.
+func TestBothHeaderForms(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.guard(nil).Wrap(pong)
+	for _, r := range []*http.Request{bearer(w.token.Reveal()), pair(testEmail, w.token.Reveal())} {
+		got := do(h, r)
+		require.Equal(t, http.StatusOK, got.Code)
+		require.Equal(t, "pong from the protected handler", got.Body.String())
+	}
+}
+
+// TestPresentedCredentials: S74, D13, D32-D34, D41 and F18-F30: exactly one
+// credential, in one grammar.
+func TestPresentedCredentials(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.guard(nil).Wrap(pong)
+	secret := w.token.Reveal()
+	type lines map[string][]string
+	tests := []struct {
+		name   string
+		header lines
+		status int
+		reason policy.Reason
+	}{
+		{"nothing", lines{}, 401, policy.NoCredentials},
+		{"Bearer", lines{"Authorization": {"Bearer " + secret}}, 200, ""},
+		{"scheme in lower case", lines{"Authorization": {"bearer " + secret}}, 200, ""},
+		{"scheme in upper case", lines{"Authorization": {"BEARER " + secret}}, 200, ""},
+		{"several spaces", lines{"Authorization": {"Bearer    " + secret}}, 200, ""},
+		{"tab after the scheme", lines{"Authorization": {"Bearer\t" + secret}}, 401, policy.InvalidToken},
+		{"space and tab after the scheme", lines{"Authorization": {"Bearer \t" + secret}}, 401, policy.InvalidToken},
+		{"no space after the scheme", lines{"Authorization": {"Bearer" + secret}}, 401, policy.NoCredentials},
+		{"scheme alone", lines{"Authorization": {"Bearer"}}, 401, policy.InvalidToken},
+		{"scheme and a space", lines{"Authorization": {"Bearer "}}, 401, policy.InvalidToken},
+		{"a longer scheme", lines{"Authorization": {"BearerX " + secret}}, 401, policy.NoCredentials},
+		{"a shorter scheme", lines{"Authorization": {"Bear " + secret}}, 401, policy.NoCredentials},
+		{"one letter", lines{"Authorization": {"B"}}, 401, policy.NoCredentials},
+		{"an empty value", lines{"Authorization": {""}}, 401, policy.NoCredentials},
+		{"Basic alone is as if nothing was sent", lines{"Authorization": {"Basic YTpi"}}, 401, policy.NoCredentials},
+		{"Basic without a colon", lines{"Authorization": {"Basic YQ=="}}, 401, policy.NoCredentials},
+		{"token without a scheme", lines{"Authorization": {secret}}, 401, policy.NoCredentials},
+		{"trailing space inside the value", lines{"Authorization": {"Bearer " + secret + " "}}, 401, policy.InvalidToken},
+		{"trailing character", lines{"Authorization": {"Bearer " + secret + "0"}}, 401, policy.InvalidToken},
+		{"shortened", lines{"Authorization": {"Bearer " + secret[:40]}}, 401, policy.InvalidToken},
+		{"upper-case digits", lines{"Authorization": {"Bearer csk_live_" + strings.ToUpper(secret[9:])}}, 401, policy.InvalidToken},
+		{"upper-case prefix", lines{"Authorization": {"Bearer CSK_LIVE_" + secret[9:]}}, 401, policy.InvalidToken},
+		{"two tokens in one line", lines{"Authorization": {"Bearer " + secret + ", Bearer " + secret}}, 401, policy.InvalidToken},
+		{"parameter after the token", lines{"Authorization": {"Bearer " + secret + `, realm="x"`}}, 401, policy.InvalidToken},
+		{"folded line", lines{"Authorization": {"Bearer " + secret[:20] + "\r\n " + secret[20:]}}, 401, policy.InvalidToken},
+		{"NUL", lines{"Authorization": {"Bearer " + secret + "\x00"}}, 401, policy.InvalidToken},
+		{"opaque bytes", lines{"Authorization": {"Bearer " + secret[:40] + "\xff"}}, 401, policy.InvalidToken},
+		{"digest of the token", lines{"Authorization": {"Bearer " + fmt.Sprintf("%x", w.key.Digest[:])}}, 401, policy.InvalidToken},
+		{"the public prefix", lines{"Authorization": {"Bearer " + w.key.ID}}, 401, policy.InvalidToken},
+		{"something like a JWT", lines{"Authorization": {"Bearer eyJhbGciOiJSUzI1NiJ9.e30.c2ln"}}, 401, policy.InvalidToken},
+		{"a key prefix with dots is no JWT", lines{"Authorization": {"Bearer csk_live_a.b.c"}}, 401, policy.InvalidToken},
+		{"16 KiB and more", lines{"Authorization": {"Bearer " + strings.Repeat("a", 16<<10+1)}}, 401, policy.InvalidToken},
+		{"1 MB of dots", lines{"Authorization": {"Bearer " + strings.Repeat(".", 1<<20)}}, 401, policy.InvalidToken},
+		{"two lines of Authorization", lines{"Authorization": {"Bearer " + secret, "Bearer " + secret}}, 400, policy.MultipleCredentials},
+		{"two lines, the second empty", lines{"Authorization": {"Bearer " + secret, ""}}, 400, policy.MultipleCredentials},
+		{"two lines of another scheme", lines{"Authorization": {"Basic YTpi", "Basic YTpi"}}, 400, policy.MultipleCredentials},
+
+		{"pair", lines{"X-Api-User": {testEmail}, "X-Api-Token": {secret}}, 200, ""},
+		{"user without token", lines{"X-Api-User": {testEmail}}, 401, policy.InvalidToken},
+		{"token without user", lines{"X-Api-Token": {secret}}, 401, policy.InvalidToken},
+		{"empty user", lines{"X-Api-User": {""}, "X-Api-Token": {secret}}, 401, policy.InvalidToken},
+		{"blank user", lines{"X-Api-User": {"  "}, "X-Api-Token": {secret}}, 401, policy.InvalidToken},
+		{"empty token", lines{"X-Api-User": {testEmail}, "X-Api-Token": {""}}, 401, policy.InvalidToken},
+		{"both empty", lines{"X-Api-User": {""}, "X-Api-Token": {""}}, 401, policy.InvalidToken},
+		{"token with Bearer before it", lines{"X-Api-User": {testEmail}, "X-Api-Token": {"Bearer " + secret}}, 401, policy.InvalidToken},
+		{"a JWT in the pair", lines{"X-Api-User": {testEmail}, "X-Api-Token": {"a.b.c"}}, 401, policy.InvalidToken},
+		{"1 MB of user", lines{"X-Api-User": {strings.Repeat("a", 1<<20)}, "X-Api-Token": {secret}}, 401, policy.InvalidToken},
+		{"two lines of the user", lines{"X-Api-User": {testEmail, testEmail}, "X-Api-Token": {secret}}, 400, policy.MultipleCredentials},
+		{"two lines of the token", lines{"X-Api-User": {testEmail}, "X-Api-Token": {secret, secret}}, 400, policy.MultipleCredentials},
+		{"pair and Bearer", lines{"Authorization": {"Bearer " + secret}, "X-Api-User": {testEmail}, "X-Api-Token": {secret}}, 400, policy.MultipleCredentials},
+		{"half a pair and Bearer", lines{"Authorization": {"Bearer " + secret}, "X-Api-User": {testEmail}}, 400, policy.MultipleCredentials},
+		{"empty half and Bearer", lines{"Authorization": {"Bearer " + secret}, "X-Api-Token": {""}}, 400, policy.MultipleCredentials},
+		{"pair and Basic", lines{"Authorization": {"Basic YTpi"}, "X-Api-User": {testEmail}, "X-Api-Token": {secret}}, 400, policy.MultipleCredentials},
+
+		{"underscores are another header (F37)", lines{"X_api_user": {testEmail}, "X_api_token": {secret}}, 401, policy.NoCredentials},
+		{"Proxy-Authorization is another header", lines{"Proxy-Authorization": {"Bearer " + secret}}, 401, policy.NoCredentials},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := httptest.NewRequest("GET", "/v1/ping?access_token="+secret, nil) // no credential in URLs (F45)
+			r.Header = http.Header(test.header)
+			got := do(h, r)
+			if test.status == http.StatusOK {
+				require.Equal(t, http.StatusOK, got.Code, got.Body.String())
+				return
+			}
+			requireRefusal(t, got, test.status, test.reason)
+			require.NotContains(t, got.Body.String()+fmt.Sprint(got.Header()), secret[9:], "S75: the secret is repeated")
+		})
+	}
+}
+
+// TestEmailComparison: D15: blanks around and ASCII case, and nothing else.
+func TestEmailComparison(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.putUser(&store.User{Org: testOrg, ID: "K@acme.example"})
+	byID, _ := w.create(keys.CreateParams{Org: testOrg, User: "K@acme.example", Name: "id as e-mail"})
+	h := w.guard(nil).Wrap(pong)
+	tests := []struct {
+		name   string
+		email  string
+		token  token.Token
+		status int
+	}{
+		{"exact", testEmail, w.token, 200},
+		{"upper case", strings.ToUpper(testEmail), w.token, 200},
+		{"blanks around", " \t" + testEmail + " ", w.token, 200},
+		{"blank inside", "ann @acme.example", w.token, 401},
+		{"plus part", "ann+x@acme.example", w.token, 401},
+		{"dot", "a.nn@acme.example", w.token, 401},
+		{"longer", testEmail + "x", w.token, 401},
+		{"the user's ID beside an e-mail", testUser, w.token, 401},
+		{"the ID where there is no e-mail (D16)", "k@ACME.example", byID, 200},
+		{"Kelvin sign is no K", "\u212a@acme.example", byID, 401},
+		{"at sign and grave differ by the case bit only", strings.Replace(testEmail, "@", "`", 1), w.token, 401},
+		{"no e-mail at all", "", byID, 401},
+		{"another user's (S3)", "K@acme.example", w.token, 401},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			require.Equal(t, test.status, do(h, pair(test.email, test.token.Reveal())).Code)
+		})
+	}
+}
+
+// TestChangedEmailStopsTheOldOne: D16, with the cache warm.
+func TestChangedEmailStopsTheOldOne(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.guard(nil).Wrap(pong)
+	require.Equal(t, 200, do(h, pair(testEmail, w.token.Reveal())).Code)
+	w.putUser(&store.User{Org: testOrg, ID: testUser, Email: "new@acme.example"})
+	require.Equal(t, 401, do(h, pair(testEmail, w.token.Reveal())).Code)
+	require.Equal(t, 200, do(h, pair("new@acme.example", w.token.Reveal())).Code)
+}
+
+// TestRefusalsAreByteEqual: S73, D13: malformed, unknown, revoked, foreign
+// e-mail and suspended cannot be told apart, neither by header nor by body.
+func TestRefusalsAreByteEqual(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.putUser(&store.User{Org: testOrg, ID: "u2", Email: "bob@acme.example"})
+	revoked, revokedKey := w.create(keys.CreateParams{Org: testOrg, User: testUser, Name: "revoked"})
+	require.NoError(t, w.mgr.Revoke(t.Context(), keys.Actor{}, keys.Ref{Org: testOrg, ID: revokedKey.ID}))
+	w.putUser(&store.User{Org: testOrg, ID: "u3", Email: "eve@acme.example"})
+	suspended, _ := w.create(keys.CreateParams{Org: testOrg, User: "u3", Name: "suspended"})
+	w.putUser(&store.User{Org: testOrg, ID: "u3", Email: "eve@acme.example", SuspendedAt: w.clock.now})
+
+	h := w.guard(nil).Wrap(pong)
+	answer := func(r *http.Request) string {
+		got := do(h, r)
+		requireRefusal(t, got, 401, policy.InvalidToken)
+		return fmt.Sprint(got.Code, got.Header(), got.Body.String())
+	}
+	want := answer(bearer(unknownToken))
+	for name, r := range map[string]*http.Request{
+		"unknown token":              pair(testEmail, unknownToken),
+		"unknown user":               pair("nobody@acme.example", unknownToken),
+		"unknown user, right token":  pair("nobody@acme.example", w.token.Reveal()),
+		"another user's token (S3)":  pair("bob@acme.example", w.token.Reveal()),
+		"known prefix, other secret": bearer(w.key.ID + unknownToken[17:]), // S71
+		"malformed":                  bearer("csk_live_zz"),
+		"something else":             bearer("hello"),
+		"revoked (S19)":              bearer(revoked.Reveal()),
+		"suspended (D17)":            bearer(suspended.Reveal()),
+		"suspended, by pair":         pair("eve@acme.example", suspended.Reveal()),
+	} {
+		require.Equal(t, want, answer(r), name)
+	}
+	// D17: un-suspending restores the keys.
+	w.putUser(&store.User{Org: testOrg, ID: "u3", Email: "eve@acme.example"})
+	require.Equal(t, 200, do(h, bearer(suspended.Reveal())).Code)
+}
+
+// TestDecisionTable: D13 and S72, with S26, S29, S38, S45, in the codes of S68,
+// S69 and D3 and with a text for people (S6): what each rule answers, that the first in the order answers when several apply, and that a
+// refused request spends nothing (D5, F56, F58).
+func TestDecisionTable(t *testing.T) {
+	t.Parallel()
+	restrict := func(s *policy.Settings) { s.RestrictUsers = true }
+	expire := func(s *policy.Settings) { s.MaxAge = time.Hour }
+	elsewhere := func(s *policy.Settings) {
+		s.AllowedIPs, _ = policy.ParseIPList("10.0.0.0/8")
+	}
+	disable := func(w *world) {
+		_, err := w.mgr.Disable(w.tb.Context(), keys.Actor{Role: keys.Owner}, keys.Ref{Org: testOrg, ID: w.key.ID})
+		require.NoError(w.tb, err)
+	}
+	suspend := func(w *world) {
+		w.putUser(&store.User{Org: testOrg, ID: testUser, Email: testEmail, SuspendedAt: w.clock.now})
+	}
+	tests := []struct {
+		name   string
+		set    []func(*policy.Settings)
+		act    []func(*world)
+		policy policy.Policy
+		status int
+		reason policy.Reason
+	}{
+		{name: "everything right", status: 200},
+		{name: "disabled", act: []func(*world){disable}, status: 403, reason: policy.KeyDisabled},
+		{name: "user without permission (S26)", set: []func(*policy.Settings){restrict}, status: 403, reason: policy.UserNotPermitted},
+		{name: "older than the period (S38)", set: []func(*policy.Settings){expire}, status: 401, reason: policy.Expired},
+		{name: "address (S45)", set: []func(*policy.Settings){elsewhere}, status: 403, reason: policy.AddressNotAllowed},
+		{name: "scope", policy: policy.Scope("admin"), status: 403, reason: policy.InsufficientScope},
+		{name: "tier (D26)", policy: policy.Tier("Enterprise"), status: 403, reason: policy.TierNotAllowed},
+		{name: "kind (S60)", policy: policy.Via(policy.JWT, policy.Session), status: 403, reason: policy.WrongCredentialKind},
+		{name: "a host's own rule", policy: policy.Func(func(policy.Request) policy.Decision {
+			return policy.Decision{Reason: "full_moon"}
+		}), status: 403, reason: "full_moon"},
+		{name: "a zero decision", policy: policy.Func(func(policy.Request) policy.Decision { return policy.Decision{} }), status: 403},
+		{name: "a nil policy", policy: nil, status: 403},
+
+		{name: "suspended before disabled", act: []func(*world){disable, suspend}, status: 401, reason: policy.InvalidToken},
+		{name: "disabled before restriction", act: []func(*world){disable}, set: []func(*policy.Settings){restrict}, status: 403, reason: policy.KeyDisabled},
+		{name: "restriction before expiration", set: []func(*policy.Settings){restrict, expire}, status: 403, reason: policy.UserNotPermitted},
+		{name: "expiration before address", set: []func(*policy.Settings){expire, elsewhere}, status: 401, reason: policy.Expired},
+		{name: "address before scope", set: []func(*policy.Settings){elsewhere}, policy: policy.Scope("admin"), status: 403, reason: policy.AddressNotAllowed},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			limiter := ratelimit.NewDaily(ratelimit.NewMemory(), &ratelimit.DailyOptions{Now: w.clock.Now})
+			g := w.guard(&middleware.Options{Limiter: limiter})
+			require.Equal(t, 200, do(g.Wrap(pong), bearer(w.token.Reveal())).Code, "warms the cache")
+			for _, set := range test.set {
+				w.settings(set)
+			}
+			for _, act := range test.act {
+				act(w)
+			}
+			w.clock.now = w.clock.now.Add(2 * time.Hour)
+			if test.policy != nil || test.name == "a nil policy" {
+				g = g.With(test.policy)
+			}
+			for _, r := range []*http.Request{bearer(w.token.Reveal()), pair(testEmail, w.token.Reveal())} {
+				got := do(g.Wrap(pong), r)
+				if test.status == 200 {
+					require.Equal(t, 200, got.Code)
+				} else {
+					requireRefusal(t, got, test.status, test.reason)
+				}
+			}
+			result, err := limiter.Peek(t.Context(), w.key.Family, 0)
+			require.NoError(t, err)
+			want := int64(1)
+			if test.status == 200 {
+				want = 3
+			}
+			require.Equal(t, want, result.Used, "a refused request spent quota")
+		})
+	}
+}
+
+// TestDailyLimit: S61, S62, S63, S70, D4, D5: 250 pass and the 251st is refused
+// until the day ends; another key is untouched; the handler's failure is counted.
+func TestDailyLimit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	other, _ := w.create(keys.CreateParams{Org: testOrg, User: testUser, Name: "other"})
+	g := w.guard(nil)
+	h := g.Wrap(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusTeapot) }))
+	w.clock.now = time.Date(2026, 3, 1, 23, 59, 58, 500e6, time.UTC)
+	for i := range 250 {
+		got := do(h, bearer(w.token.Reveal()))
+		require.Equal(t, http.StatusTeapot, got.Code)
+		require.Equal(t, `"daily";q=250;w=86400`, got.Header().Get("RateLimit-Policy"))
+		require.Equal(t, fmt.Sprintf(`"daily";r=%d;t=2`, 249-i), got.Header().Get("RateLimit"))
+	}
+	got := do(h, bearer(w.token.Reveal()))
+	requireRefusal(t, got, 429, policy.DailyLimit)
+	require.Equal(t, "2", got.Header().Get("Retry-After"), "1.5 s are rounded up (D4)")
+	require.Equal(t, `"daily";r=0;t=2`, got.Header().Get("RateLimit"))
+	require.Equal(t, `"daily";q=250;w=86400`, got.Header().Get("RateLimit-Policy"))
+	require.Equal(t, http.StatusTeapot, do(h, bearer(other.Reveal())).Code, "S63")
+	require.Equal(t, 429, do(h, pair(testEmail, w.token.Reveal())).Code, "one key, whatever the headers")
+
+	w.clock.now = time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
+	got = do(h, bearer(w.token.Reveal()))
+	require.Equal(t, http.StatusTeapot, got.Code)
+	require.Equal(t, `"daily";r=249;t=86400`, got.Header().Get("RateLimit"))
+
+	w.clock.now = time.Date(2026, 3, 1, 23, 59, 59, 0, time.UTC)
+	require.Equal(t, 429, do(h, bearer(w.token.Reveal())).Code, "a clock that steps back reopens no finished day")
+}
+
+// TestDailyLimitOfKey: D6: -1 has no limit and no fields; a limit of its own counts.
+func TestDailyLimitOfKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	owner := keys.Actor{Role: keys.Owner}
+	unlimited, _ := w.create(keys.CreateParams{Actor: owner, Org: testOrg, User: testUser, Name: "unlimited", DailyLimit: -1})
+	three, _ := w.create(keys.CreateParams{Org: testOrg, User: testUser, Name: "three", DailyLimit: 3})
+	h := w.guard(nil).Wrap(pong)
+	for range 300 {
+		got := do(h, bearer(unlimited.Reveal()))
+		require.Equal(t, 200, got.Code)
+		require.Empty(t, got.Header().Get("RateLimit"))
+		require.Empty(t, got.Header().Get("RateLimit-Policy"))
+	}
+	for range 3 {
+		require.Equal(t, 200, do(h, bearer(three.Reveal())).Code)
+	}
+	got := do(h, bearer(three.Reveal()))
+	requireRefusal(t, got, 429, policy.DailyLimit)
+	require.Equal(t, `"daily";q=3;w=86400`, got.Header().Get("RateLimit-Policy"))
+}
+
+// TestParallelRequestsAdmitExactlyTheLimit: 300 requests at once against 250
+// admit exactly 250 (D8, F55).
+func TestParallelRequestsAdmitExactlyTheLimit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.guard(nil).Wrap(pong)
+	var admitted, refused atomic.Int64
+	var wg sync.WaitGroup
+	for range 300 {
+		wg.Go(func() {
+			switch do(h, bearer(w.token.Reveal())).Code {
+			case 200:
+				admitted.Add(1)
+			case 429:
+				refused.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	require.EqualValues(t, 250, admitted.Load())
+	require.EqualValues(t, 50, refused.Load())
+}
+
+// TestBurst: burst first and daily last; a burst refusal spends no daily unit.
+func TestBurst(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	daily := ratelimit.NewDaily(ratelimit.NewMemory(), &ratelimit.DailyOptions{Now: w.clock.Now})
+	burst := ratelimit.NewBurst(1, 2, &ratelimit.BurstOptions{Now: w.clock.Now})
+	h := w.guard(&middleware.Options{Limiter: ratelimit.All(burst, daily)}).Wrap(pong)
+	require.Equal(t, 200, do(h, bearer(w.token.Reveal())).Code)
+	require.Equal(t, 200, do(h, bearer(w.token.Reveal())).Code)
+	requireRefusal(t, do(h, bearer(w.token.Reveal())), 429, policy.BurstLimit)
+	result, err := daily.Peek(t.Context(), w.key.Family, 0)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, result.Used)
+}
+
+// failing is a Verifier or Limiter that gives no answer.
+type failing struct {
+	middleware.Verifier
+	err error
+}
+
+func (f failing) Claims(string) bool { return true }
+func (f failing) Verify(context.Context, string, time.Time) (store.Verified, error) {
+	return store.Verified{}, f.err
+}
+
+func (f failing) Settings(context.Context, string, time.Time) (*policy.Settings, error) {
+	return nil, f.err
+}
+
+func (f failing) Take(context.Context, string, int64) (ratelimit.Result, error) {
+	return ratelimit.Result{OK: true}, f.err
+}
+
+func (f failing) Peek(context.Context, string, int64) (ratelimit.Result, error) {
+	return ratelimit.Result{OK: true}, f.err
+}
+
+// TestFailuresNeverLetThrough: S76, D13: 503 with Retry-After, never 401, never
+// 200; and with LimiterFailOpen by the host's choice, visible in the Event.
+func TestFailuresNeverLetThrough(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	down := errors.New("connection refused")
+	g, err := middleware.New(failing{err: down}, nil)
+	require.NoError(t, err)
+	requireRefusal(t, do(g.Wrap(pong), bearer(w.token.Reveal())), 503, policy.StoreUnavailable)
+	_, err = g.Check(bearer(w.token.Reveal()))
+	require.ErrorIs(t, err, down, "the cause is for logs")
+
+	var event middleware.Event
+	opts := middleware.Options{Limiter: failing{err: down}, Observe: func(_ *http.Request, e middleware.Event) { event = e }}
+	requireRefusal(t, do(w.guard(&opts).Wrap(pong), bearer(w.token.Reveal())), 503, policy.StoreUnavailable)
+	require.ErrorIs(t, event.Err, down)
+
+	opts.LimiterFailOpen = true
+	got := do(w.guard(&opts).Wrap(pong), bearer(w.token.Reveal()))
+	require.Equal(t, 200, got.Code)
+	require.Empty(t, got.Header().Get("RateLimit"))
+	require.ErrorIs(t, event.Err, down)
+	require.Nil(t, event.Refusal)
+}
+
+// TestStoreFails: S76 with the real Verifier over a store that is gone.
+func TestStoreFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cache, err := store.NewCache(brokenReader{}, nil)
+	require.NoError(t, err)
+	v, err := store.NewVerifier(cache, nil)
+	require.NoError(t, err)
+	g, err := middleware.New(v, nil)
+	require.NoError(t, err)
+	requireRefusal(t, do(g.Wrap(pong), bearer(w.token.Reveal())), 503, policy.StoreUnavailable)
+	requireRefusal(t, do(g.Wrap(pong), bearer("csk_live_")), 401, policy.InvalidToken)
+}
+
+type brokenReader struct{}
+
+func (brokenReader) Lookup(context.Context, token.Digest) (*store.Record, error) {
+	return nil, errors.New("disk on fire")
+}
+
+func (brokenReader) Settings(context.Context, string) (*policy.Settings, error) {
+	return nil, errors.New("disk on fire")
+}
+
+// TestProblemJSON: D1: RFC 9457 only if Accept names it.
+func TestProblemJSON(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	g := w.guard(&middleware.Options{Limiter: refusing{}})
+	for accept, problem := range map[string]bool{
+		"":                         false,
+		"*/*":                      false,
+		"application/*":            false,
+		"application/json":         false,
+		"application/problem+json": true,
+		"text/html, application/problem+json;q=0.5, */*": true,
+		"Application/Problem+JSON":                       true,
+		"application/problem+json;q=0":                   false,
+		"application/problem+json; q=0.000":              false,
+		"application/problem+json; v=1; Q=0":             false,
+		"application/problem+json;q=0.001":               true,
+		"application/problem+jsonx":                      false,
+	} {
+		t.Run(accept, func(t *testing.T) {
+			t.Parallel()
+			r := bearer(unknownToken)
+			r.Header.Set("Accept", accept)
+			got := do(g.Wrap(pong), r)
+			require.Equal(t, 401, got.Code)
+			var body map[string]any
+			require.NoError(t, json.Unmarshal(got.Body.Bytes(), &body))
+			if !problem {
+				require.Equal(t, "application/json; charset=utf-8", got.Header().Get("Content-Type"))
+				require.Equal(t, false, body["success"])
+				require.EqualValues(t, 401, body["status"])
+				require.NotEmpty(t, body["message"])
+				return
+			}
+			require.Equal(t, "application/problem+json", got.Header().Get("Content-Type"))
+			require.Equal(t, map[string]any{
+				"type": "about:blank", "title": "Unauthorized", "status": 401.0,
+				"detail": "The credential is not valid.", "code": "Unauthorized", "reason": "invalid_token",
+			}, body)
+		})
+	}
+	r := bearer(w.token.Reveal())
+	r.Header.Set("Accept", "application/problem+json")
+	got := do(g.Wrap(pong), r)
+	require.Equal(t, 429, got.Code)
+	require.Contains(t, got.Body.String(), "https://iana.org/assignments/http-problem-types#quota-exceeded")
+	require.Contains(t, got.Body.String(), `"violated-policies":["daily"]`)
+}
+
+// TestRefuseHook: the answer can be replaced; what every refusal needs is there.
+func TestRefuseHook(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.guard(&middleware.Options{Realm: "acme", Refuse: func(rw http.ResponseWriter, _ *http.Request, f *middleware.Refusal) {
+		rw.Header().Set("Content-Type", "text/plain")
+		rw.WriteHeader(f.Status)
+		_, _ = rw.Write([]byte(f.Reason))
+	}}).Wrap(pong)
+	got := do(h, bearer(unknownToken))
+	require.Equal(t, 401, got.Code)
+	require.Equal(t, "invalid_token", got.Body.String())
+	require.Equal(t, `Bearer realm="acme", error="invalid_token"`, got.Header().Get("WWW-Authenticate"))
+	require.Equal(t, "no-store", got.Header().Get("Cache-Control"))
+}
+
+// TestPrivateAnswers: D40: answers to x-api-token are private unless the handler
+// says otherwise; those to Authorization are left alone.
+func TestPrivateAnswers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	g := w.guard(nil)
+	require.Equal(t, []string{"private"}, do(g.Wrap(pong), pair(testEmail, w.token.Reveal())).Header().Values("Cache-Control"))
+	require.Empty(t, do(g.Wrap(pong), bearer(w.token.Reveal())).Header().Values("Cache-Control"))
+	own := http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { rw.Header().Set("Cache-Control", "no-cache") })
+	require.Equal(t, []string{"no-cache"}, do(g.Wrap(own), pair(testEmail, w.token.Reveal())).Header().Values("Cache-Control"))
+	adds := http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { rw.Header().Add("Cache-Control", "max-age=1") })
+	require.Len(t, do(g.Wrap(adds), pair(testEmail, w.token.Reveal())).Header().Values("Cache-Control"), 2)
+	require.Equal(t, []string{"private"}, do(g.Wrap(pong), pair(testEmail, w.token.Reveal())).Header().Values("Cache-Control"),
+		"what one handler added must not show in another answer")
+}
+
+// TestHandlerGetsThePrincipal: by context, and by argument from WrapFunc; the
+// ResponseWriter and the request's address are left as they came (F3, F43).
+func TestHandlerGetsThePrincipal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	g := w.guard(nil)
+	r := bearer(w.token.Reveal())
+	r.Header.Set("X-Forwarded-For", "10.0.0.1")
+	rec := httptest.NewRecorder()
+	reached := 0
+	check := func(rw http.ResponseWriter, got *http.Request, p *policy.Principal) {
+		reached++
+		require.Same(t, rec, rw)
+		require.Equal(t, r.RemoteAddr, got.RemoteAddr)
+		require.Equal(t, policy.APIKey, p.Credential)
+		require.Equal(t, testUser, p.User)
+		require.Equal(t, w.key.ID, p.KeyID)
+		require.Equal(t, []string{"reports:read"}, p.Scopes)
+	}
+	g.Wrap(http.HandlerFunc(func(rw http.ResponseWriter, got *http.Request) {
+		p, ok := middleware.PrincipalFrom(got.Context())
+		require.True(t, ok)
+		check(rw, got, p)
+	})).ServeHTTP(rec, r)
+	g.WrapFunc(check).ServeHTTP(rec, r)
+	require.Equal(t, 2, reached)
+	_, ok := middleware.PrincipalFrom(t.Context())
+	require.False(t, ok)
+	_, ok = middleware.PrincipalFrom(middleware.WithPrincipal(t.Context(), nil))
+	require.False(t, ok)
+}
+
+// TestCheckAndAdmit: Check spends nothing, Admit one.
+func TestCheckAndAdmit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	g := w.guard(nil)
+	for range 3 {
+		p, err := g.Check(bearer(w.token.Reveal()))
+		require.NoError(t, err)
+		require.Equal(t, testUser, p.User)
+	}
+	p, result, err := g.Admit(bearer(w.token.Reveal()))
+	require.NoError(t, err)
+	require.Equal(t, testUser, p.User)
+	require.EqualValues(t, 249, result.Remaining)
+
+	_, err = g.Check(bearer(unknownToken))
+	refusal, ok := errors.AsType[*middleware.Refusal](err)
+	require.True(t, ok)
+	require.Equal(t, policy.InvalidToken, refusal.Reason)
+	require.Equal(t, "middleware: refused: invalid_token", err.Error())
+	rec := httptest.NewRecorder()
+	refusal.Write(rec, bearer(unknownToken))
+	requireRefusal(t, rec, 401, policy.InvalidToken)
+
+	_, _, err = w.guard(&middleware.Options{Limiter: refusing{}}).Admit(bearer(w.token.Reveal()))
+	refusal, ok = errors.AsType[*middleware.Refusal](err)
+	require.True(t, ok)
+	require.EqualValues(t, 250, refusal.Quota.Limit)
+}
+
+// TestZeroGuardRefuses: deny is the zero value.
+func TestZeroGuardRefuses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, g := range []*middleware.Guard{nil, {}, (*middleware.Guard)(nil).With(), (&middleware.Guard{}).With(policy.Default())} {
+		for _, h := range []http.Handler{
+			g.Wrap(pong), g.Authenticate(pong),
+			g.WrapFunc(func(rw http.ResponseWriter, r *http.Request, _ *policy.Principal) { pong(rw, r) }),
+		} {
+			requireRefusal(t, do(h, bearer(w.token.Reveal())), 503, policy.StoreUnavailable)
+		}
+		_, err := g.Check(bearer(w.token.Reveal()))
+		require.Error(t, err)
+		require.NoError(t, g.Close(t.Context()))
+	}
+	require.Panics(t, func() { w.guard(nil).Wrap(nil) })
+	require.Panics(t, func() { w.guard(nil).Authenticate(nil) })
+	require.Panics(t, func() { w.guard(nil).WrapFunc(nil) })
+}
+
+// TestOptionErrors: everything that is wrong is reported at once (F27).
+func TestOptionErrors(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, err := middleware.New(nil, nil)
+	require.Error(t, err)
+	_, err = middleware.New(w.mgr.Verifier(), &middleware.Options{
+		Authenticators: []middleware.Authenticator{nil},
+		Realm:          `a"b`,
+		Unmetered:      true,
+		Limiter:        refusing{},
+		UseInterval:    -1,
+	})
+	for _, field := range []string{"Authenticators", "Realm", "Unmetered", "UseInterval"} {
+		require.ErrorContains(t, err, "Options."+field)
+	}
+	option, ok := errors.AsType[*middleware.OptionError](err)
+	require.True(t, ok)
+	require.NotEmpty(t, option.Problem)
+	_, err = middleware.New(w.mgr.Verifier(), &middleware.Options{Authenticators: []middleware.Authenticator{}})
+	require.ErrorContains(t, err, "Options.Authenticators")
+}
+
+// TestClientAddress: the rules see the address that ClientIP gives, the Event
+// too; an unknown one fails every list.
+func TestClientAddress(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.settings(func(s *policy.Settings) { s.AllowedIPs, _ = policy.ParseIPList("203.0.113.7") })
+	proxies, err := middleware.ParseTrustedProxies("192.0.2.1")
+	require.NoError(t, err)
+	var event middleware.Event
+	h := w.guard(&middleware.Options{
+		ClientIP: middleware.ForwardedFor(proxies),
+		Observe:  func(_ *http.Request, e middleware.Event) { event = e },
+	}).Wrap(pong)
+	r := bearer(w.token.Reveal())
+	requireRefusal(t, do(h, r), 403, policy.AddressNotAllowed)
+	r.Header.Set("X-Forwarded-For", "203.0.113.7")
+	require.Equal(t, 200, do(h, r).Code)
+	require.Equal(t, netip.MustParseAddr("203.0.113.7"), event.Addr)
+	r.Header.Set("X-Forwarded-For", "203.0.113.7, unknown")
+	requireRefusal(t, do(h, r), 403, policy.AddressNotAllowed)
+	require.False(t, event.Addr.IsValid())
+}

@@ -1,0 +1,92 @@
+package middleware
+
+import (
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/keystile/keystile/ratelimit"
+)
+
+// The fields of draft-ietf-httpapi-ratelimit-headers-10, in the canonical form
+// of net/http.
+const (
+	headerRateLimitPolicy = "Ratelimit-Policy"
+	headerRateLimit       = "Ratelimit"
+)
+
+// burstName is the Name of the results of a ratelimit.Burst.
+const burstName = "burst"
+
+// rateLimitFields writes the RateLimit fields of results. The zero value is
+// ready for use.
+type rateLimitFields struct {
+	// policies are the values of RateLimit-Policy that were needed so far. A
+	// service has few different limits, so a scan finds one without a lock.
+	policies atomic.Pointer[[]policyField]
+}
+
+type policyField struct {
+	name   string
+	limit  int64
+	window time.Duration
+	values []string
+}
+
+// maxPolicyFields bounds what is kept; a service with more different limits
+// makes the others anew for each answer.
+const maxPolicyFields = 64
+
+// set puts the fields of an admitted request into h: two allocations, for the
+// text of RateLimit and the slice that holds it. An unlimited key has no fields
+// (D4).
+func (f *rateLimitFields) set(h http.Header, result *ratelimit.Result, now time.Time) {
+	if result.Limit < 0 {
+		return
+	}
+	var buf [48]byte
+	text := string(appendRateLimit(buf[:0], result, wholeSeconds(result.Reset.Sub(now))))
+	h[headerRateLimitPolicy] = f.policy(result)
+	h[headerRateLimit] = []string{text}
+}
+
+// appendRateLimit appends the value of the RateLimit field: the remaining units
+// and the seconds until there are new ones.
+func appendRateLimit(b []byte, result *ratelimit.Result, seconds int64) []byte {
+	b = append(b, '"')
+	b = append(b, result.Name...)
+	b = append(b, `";r=`...)
+	b = strconv.AppendInt(b, max(result.Remaining, 0), 10)
+	b = append(b, ";t="...)
+	return strconv.AppendInt(b, seconds, 10)
+}
+
+// policy returns the value of the RateLimit-Policy field.
+func (f *rateLimitFields) policy(result *ratelimit.Result) []string {
+	known := f.policies.Load()
+	if known != nil {
+		for i := range *known {
+			if p := &(*known)[i]; p.limit == result.Limit && p.window == result.Window && p.name == result.Name {
+				return p.values
+			}
+		}
+	}
+	b := append([]byte{'"'}, result.Name...)
+	b = append(b, `";q=`...)
+	b = strconv.AppendInt(b, result.Limit, 10)
+	if w := int64(result.Window / time.Second); w > 0 {
+		b = append(b, ";w="...)
+		b = strconv.AppendInt(b, w, 10)
+	}
+	p := policyField{result.Name, result.Limit, result.Window, []string{string(b)}}
+	var next []policyField
+	if known != nil {
+		next = *known
+	}
+	if len(next) < maxPolicyFields {
+		next = append(next[:len(next):len(next)], p)
+		f.policies.CompareAndSwap(known, &next) // losing the race costs one more try
+	}
+	return p.values
+}

@@ -1,0 +1,177 @@
+package middleware
+
+import (
+	"context"
+	"hash/maphash"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/keystile/keystile/store"
+)
+
+const (
+	useShards     = 16
+	usesPerShard  = 4096 // 65 536 pairs of key and address between two writes
+	usesPerBatch  = 1000
+	userAgentSize = 256 // of a User-Agent is kept, here as in the stores
+)
+
+// A useRecorder joins the uses of keys in memory and writes them in batches, so
+// that a request costs a map access under a short lock and never a trip to the
+// store (S77, F74).
+//
+// It is bounded: between two writes it takes 65 536 different pairs of key and
+// address; uses of further ones are lost until the next write. A process that
+// dies loses what it noted since the last write. We lose facts here because the
+// alternative would be to refuse requests.
+type useRecorder struct {
+	store    store.Uses
+	interval time.Duration
+	failed   func(error) // may be nil
+	seed     maphash.Seed
+	shards   [useShards]useShard
+	closed   atomic.Bool
+
+	stop    chan struct{}
+	stopped chan struct{}
+	once    sync.Once
+	result  error // of the last write, by close
+}
+
+type useShard struct {
+	mu   sync.Mutex
+	uses map[useKey]*store.Use
+}
+
+type useKey struct {
+	keyID string
+	addr  netip.Addr
+	day   int64 // of the last use, in UTC: counts are kept by day
+}
+
+func newUseRecorder(s store.Uses, interval time.Duration, failed func(error)) *useRecorder {
+	u := &useRecorder{
+		store: s, interval: interval, failed: failed, seed: maphash.MakeSeed(),
+		stop: make(chan struct{}), stopped: make(chan struct{}),
+	}
+	go u.run()
+	return u
+}
+
+// note adds one use.
+func (u *useRecorder) note(keyID string, addr netip.Addr, now time.Time, r *http.Request) {
+	if u.closed.Load() {
+		return
+	}
+	agent := ""
+	if lines := r.Header["User-Agent"]; len(lines) > 0 {
+		agent = lines[0]
+	}
+	if len(agent) > userAgentSize {
+		agent = agent[:userAgentSize]
+	}
+	u.add(store.Use{KeyID: keyID, Addr: addr, UserAgent: agent, First: now, Last: now, Count: 1})
+}
+
+// add joins a use with what is noted of the same key and address.
+func (u *useRecorder) add(use store.Use) {
+	s := &u.shards[maphash.String(u.seed, use.KeyID)%useShards]
+	key := useKey{use.KeyID, use.Addr, use.Last.Unix() / (24 * 60 * 60)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	noted, ok := s.uses[key]
+	if !ok {
+		if len(s.uses) >= usesPerShard {
+			return
+		}
+		if s.uses == nil {
+			s.uses = make(map[useKey]*store.Use)
+		}
+		use.UserAgent = strings.Clone(use.UserAgent) // the request's own text may be a part of much more
+		s.uses[key] = &use
+		return
+	}
+	noted.Count += use.Count
+	if use.First.Before(noted.First) {
+		noted.First = use.First
+	}
+	if use.Last.Before(noted.Last) {
+		return
+	}
+	noted.Last = use.Last
+	if noted.UserAgent != use.UserAgent {
+		noted.UserAgent = strings.Clone(use.UserAgent)
+	}
+}
+
+func (u *useRecorder) run() {
+	defer close(u.stopped)
+	ticker := time.NewTicker(u.interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-u.stop:
+			return
+		case <-ticker.C:
+			ctx, cancel := context.WithTimeout(context.Background(), max(u.interval, 5*time.Second))
+			if err := u.write(ctx); err != nil && u.failed != nil {
+				u.failed(err)
+			}
+			cancel()
+		}
+	}
+}
+
+// write hands all that is noted to the store. What the store did not take is
+// noted again; a batch whose outcome is unknown may so be counted twice.
+func (u *useRecorder) write(ctx context.Context) error {
+	var batch []store.Use
+	var failed error
+	flush := func() {
+		if failed == nil {
+			failed = u.store.RecordUses(ctx, batch)
+		}
+		if failed != nil {
+			for _, use := range batch {
+				u.add(use)
+			}
+		}
+		batch = batch[:0]
+	}
+	for i := range u.shards {
+		s := &u.shards[i]
+		s.mu.Lock()
+		uses := s.uses
+		s.uses = nil
+		s.mu.Unlock()
+		for _, use := range uses {
+			if batch = append(batch, *use); len(batch) == usesPerBatch {
+				flush()
+			}
+		}
+	}
+	if len(batch) > 0 {
+		flush()
+	}
+	return failed
+}
+
+// close stops the writing goroutine and writes the rest. Later calls return what
+// the first one did.
+func (u *useRecorder) close(ctx context.Context) error {
+	u.once.Do(func() {
+		u.closed.Store(true)
+		close(u.stop)
+		select {
+		case <-u.stopped:
+			u.result = u.write(ctx)
+		case <-ctx.Done():
+			u.result = ctx.Err()
+		}
+	})
+	return u.result
+}

@@ -1,0 +1,195 @@
+package middleware_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/keystile/keystile/middleware"
+	"github.com/keystile/keystile/policy"
+	"github.com/keystile/keystile/store"
+)
+
+// useSink is a store.Uses that keeps what it was given.
+type useSink struct {
+	mu      sync.Mutex
+	batches [][]store.Use
+	err     error
+}
+
+func (s *useSink) RecordUses(_ context.Context, uses []store.Use) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return s.err
+	}
+	s.batches = append(s.batches, append([]store.Use(nil), uses...))
+	return nil
+}
+
+func (s *useSink) Uses(context.Context, string, []string) ([]store.UseSummary, error) {
+	return nil, nil
+}
+
+func (s *useSink) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+}
+
+func (s *useSink) total() (uses int, requests int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range s.batches {
+		for _, u := range b {
+			uses++
+			requests += u.Count
+		}
+	}
+	return uses, requests
+}
+
+// TestUsesAreWrittenInBatches: S77, S49, D24: admitted requests are joined by key
+// and address and written off the path; refused ones are no use; Close writes
+// the rest (F74, F75).
+func TestUsesAreWrittenInBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, sink := newWorld(t), &useSink{}
+		g := w.guard(&middleware.Options{Uses: sink, Now: time.Now})
+		h := g.Wrap(pong)
+		start := time.Now()
+		for range 100 {
+			require.Equal(t, 200, do(h, bearer(w.token.Reveal())).Code)
+			time.Sleep(10 * time.Millisecond)
+		}
+		other := bearer(w.token.Reveal())
+		other.RemoteAddr = "[2001:db8::1]:1234"
+		other.Header.Set("User-Agent", strings.Repeat("x", 1000))
+		require.Equal(t, 200, do(h, other).Code)
+		require.Equal(t, 403, do(g.With(policy.Scope("admin")).Wrap(pong), bearer(w.token.Reveal())).Code)
+		require.Equal(t, 401, do(h, bearer(unknownToken)).Code)
+		written, _ := sink.total()
+		require.Zero(t, written, "nothing is written on the path")
+
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		require.Len(t, sink.batches, 1)
+		uses, requests := sink.total()
+		require.Equal(t, 2, uses)
+		require.EqualValues(t, 101, requests)
+		for _, u := range sink.batches[0] {
+			require.Equal(t, w.key.ID, u.KeyID)
+			if u.Addr.Is4() {
+				require.True(t, u.First.Equal(start))
+				require.True(t, u.Last.Equal(start.Add(990*time.Millisecond)))
+			} else {
+				require.Len(t, u.UserAgent, 256)
+			}
+		}
+
+		require.Equal(t, 200, do(h, bearer(w.token.Reveal())).Code)
+		require.NoError(t, g.Close(t.Context()))
+		require.NoError(t, g.Close(t.Context()), "again")
+		_, requests = sink.total()
+		require.EqualValues(t, 102, requests)
+		require.Equal(t, 200, do(h, bearer(w.token.Reveal())).Code, "a closed Guard goes on deciding")
+		_, requests = sink.total()
+		require.EqualValues(t, 102, requests)
+	})
+}
+
+// TestUsesSurviveAFailingStore: what a store did not take is written later, and
+// the failure is told.
+func TestUsesSurviveAFailingStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, sink := newWorld(t), &useSink{}
+		down := errors.New("down")
+		var told []error
+		g := w.guard(&middleware.Options{Uses: sink, Now: time.Now, UsesFailed: func(err error) { told = append(told, err) }})
+		h := g.Wrap(pong)
+		sink.fail(down)
+		for range 3 {
+			require.Equal(t, 200, do(h, bearer(w.token.Reveal())).Code)
+			time.Sleep(10 * time.Second)
+		}
+		synctest.Wait()
+		require.Len(t, told, 3)
+		require.ErrorIs(t, told[0], down)
+		sink.fail(nil)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		uses, requests := sink.total()
+		require.Equal(t, 1, uses)
+		require.EqualValues(t, 3, requests)
+		sink.fail(down)
+		require.Equal(t, 200, do(h, bearer(w.token.Reveal())).Code)
+		require.ErrorIs(t, g.Close(t.Context()), down)
+	})
+}
+
+// TestUsesAcrossMidnight: the days of a chart get their own counts.
+func TestUsesAcrossMidnight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, sink := newWorld(t), &useSink{}
+		g := w.guard(&middleware.Options{Uses: sink, Now: w.clock.Now})
+		h := g.Wrap(pong)
+		w.clock.now = time.Date(2026, 3, 1, 23, 59, 59, 0, time.UTC)
+		require.Equal(t, 200, do(h, bearer(w.token.Reveal())).Code)
+		w.clock.now = w.clock.now.Add(2 * time.Second)
+		require.Equal(t, 200, do(h, bearer(w.token.Reveal())).Code)
+		require.NoError(t, g.Close(t.Context()))
+		uses, requests := sink.total()
+		require.Equal(t, 2, uses)
+		require.EqualValues(t, 2, requests)
+	})
+}
+
+// TestUsesAreBounded: a client with many addresses cannot grow the buffer.
+func TestUsesAreBounded(t *testing.T) {
+	t.Parallel()
+	w, sink := newWorld(t), &useSink{}
+	g := w.guard(&middleware.Options{Uses: sink, UseInterval: time.Hour, Unmetered: true})
+	h := g.Wrap(pong)
+	r := bearer(w.token.Reveal())
+	for i := range 6000 {
+		r.RemoteAddr = fmt.Sprintf("10.%d.%d.1:80", i/256, i%256)
+		require.Equal(t, 200, do(h, r).Code)
+	}
+	require.NoError(t, g.Close(t.Context()))
+	uses, _ := sink.total()
+	require.Equal(t, 4096, uses, "of one key")
+	for _, b := range sink.batches {
+		require.LessOrEqual(t, len(b), 1000)
+	}
+}
+
+// TestCloseInTime: Close gives up when its context ends.
+func TestCloseInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		stuck := make(chan struct{})
+		g := w.guard(&middleware.Options{Uses: stuckUses{stuck}, Now: time.Now})
+		require.Equal(t, 200, do(g.Wrap(pong), bearer(w.token.Reveal())).Code)
+		time.Sleep(11 * time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, g.Close(ctx), context.DeadlineExceeded)
+		close(stuck)
+	})
+}
+
+// stuckUses is a store.Uses that hangs, whatever its context says.
+type stuckUses struct{ done chan struct{} }
+
+func (s stuckUses) RecordUses(context.Context, []store.Use) error { <-s.done; return nil }
+
+func (s stuckUses) Uses(context.Context, string, []string) ([]store.UseSummary, error) {
+	return nil, nil
+}
