@@ -266,7 +266,7 @@ var insertFaults = []fault{
 		}
 	}},
 	{"checks the cap before the step that inserts", "cap under parallel creations, cap under parallel creations of many users", func(f *faulty, _ *storetest.Harness) {
-		meet := meeting(8)
+		meet := meeting(4*5 + 1) // so many that of the four users of a case one meets the cap
 		capBy(f, func(ctx context.Context, k, _ *store.Key) (int, error) {
 			n, err := counting(ctx, f, store.Query{Org: k.Org, User: k.User}, func(*store.Key) bool { return true })
 			meet()
@@ -382,7 +382,6 @@ func revokeFirst(f *faulty) func(ctx context.Context, k, replaces *store.Key, ma
 		if err := f.Store.UpdateKey(ctx, old); err != nil {
 			return err
 		}
-		yield()
 		return f.Store.InsertKey(ctx, k, nil, max)
 	}
 }
@@ -407,7 +406,6 @@ func insertFirst(f *faulty, check func(old, replaces *store.Key) error) func(ctx
 		if err := f.Store.InsertKey(ctx, k, nil, max); err != nil {
 			return err
 		}
-		yield()
 		old.RevokedAt = replaces.RevokedAt
 		return f.Store.UpdateKey(ctx, old)
 	}
@@ -501,7 +499,15 @@ var rotateFaults = []fault{
 		}
 	}},
 	{"does not look at versions while it rotates", "parallel rotation and update, parallel rotations", func(f *faulty, _ *storetest.Harness) {
+		var mu sync.Mutex
+		f.updateKey = func(ctx context.Context, k *store.Key) error {
+			mu.Lock()
+			defer mu.Unlock()
+			return f.Store.UpdateKey(ctx, k)
+		}
 		f.insertKey = func(ctx context.Context, k, replaces *store.Key, max int) error {
+			mu.Lock()
+			defer mu.Unlock()
 			if replaces != nil {
 				old, err := f.key(ctx, replaces.ID)
 				if err != nil {
@@ -567,7 +573,10 @@ var writeFaults = []fault{
 			return f.Store.UpdateKey(ctx, k)
 		}
 	}},
-	{"does not look at versions", "update of what changed, parallel updates, no update is lost", func(f *faulty, _ *storetest.Harness) {
+	{"does not look at versions", "update of what changed, parallel updates", func(f *faulty, _ *storetest.Harness) {
+		f.updateKey = func(ctx context.Context, k *store.Key) error { return ignoreVersion(ctx, f, k) }
+	}},
+	{"does not look at versions of who meets", "no update is lost", func(f *faulty, _ *storetest.Harness) {
 		meet := meeting(2)
 		f.updateKey = func(ctx context.Context, k *store.Key) error {
 			meet()
@@ -601,6 +610,11 @@ var writeFaults = []fault{
 		}
 	}},
 	{"writes a user in two steps", "reads see whole writes", func(f *faulty, _ *storetest.Harness) {
+		var reads atomic.Int64
+		f.lookup = func(ctx context.Context, d token.Digest) (*store.Record, error) {
+			defer reads.Add(1)
+			return f.Store.Lookup(ctx, d)
+		}
 		f.putUser = func(ctx context.Context, u *store.User) error {
 			if u.Version == 0 {
 				return f.Store.PutUser(ctx, u)
@@ -610,7 +624,10 @@ var writeFaults = []fault{
 			if err := f.Store.PutUser(ctx, &half); err != nil {
 				return err
 			}
-			yield()
+			// Somebody reads all the time, but not before and after.
+			for i, seen := 0, reads.Load(); i < 10_000 && reads.Load() < seen+2; i++ {
+				runtime.Gosched()
+			}
 			half = *u
 			half.Version++
 			return f.Store.PutUser(ctx, &half)
@@ -628,9 +645,8 @@ var writeFaults = []fault{
 			if err != nil {
 				return nil, err
 			}
-			written := writes.Load()
-			for i := 0; i < 10_000 && writes.Load() == written; i++ {
-				runtime.Gosched()
+			for written := writes.Load(); writes.Load() == written; {
+				runtime.Gosched() // the case has somebody who writes all the time
 			}
 			b, err := f.Store.Lookup(ctx, d)
 			if err != nil {
@@ -1574,23 +1590,14 @@ func swap(err, from, to error) error {
 }
 
 // meeting returns a function that waits until it has been called n times, and
-// after that never. It gives up, so that callers who are alone go on.
+// after that never. It is for cases that make at least so many calls at once.
 func meeting(n int64) func() {
 	var met atomic.Int64
+	all := make(chan struct{})
 	return func() {
-		met.Add(1)
-		for range 10_000 {
-			if met.Load() >= n {
-				return
-			}
-			runtime.Gosched()
+		if met.Add(1) == n {
+			close(all)
 		}
-	}
-}
-
-// yield lets others run in the middle of what should be one step.
-func yield() {
-	for range 100 {
-		runtime.Gosched()
+		<-all
 	}
 }
