@@ -231,29 +231,47 @@ func (c *core) settle(r *http.Request, d *decision) {
 
 func (c *core) observe(r *http.Request, d *decision) {
 	if c.opts.Observe != nil {
-		c.opts.Observe(r, Event{d.now, d.principal, d.addr, d.refusal, d.quota, d.err, d.stale})
+		c.opts.Observe(r, d.event())
 	}
+}
+
+// event is apart so that a Guard that nobody observes has no room for an Event
+// on its stack, which would be cleared for each request.
+//
+//go:noinline
+func (d *decision) event() Event {
+	return Event{d.now, d.principal, d.addr, d.refusal, d.quota, d.err, d.stale}
 }
 
 // decide finds out whether r may proceed, and spends if it may and spend is set.
 // It returns the refusal, which it has observed, or nil.
 func (g *Guard) decide(r *http.Request, d *decision, spend bool) *Refusal {
 	if g == nil || g.core == nil {
-		rs := newRefusals("api")
-		return rs.failed(errors.New("middleware: Guard was not made by New"))
+		return notMade()
 	}
-	d.refusal = g.judge(r, d)
-	if d.refusal == nil && spend {
-		d.refusal = g.spend(r, d)
+	f := g.judge(r, d)
+	if f == nil && spend {
+		f = g.spend(r, d)
 	}
-	if d.refusal == nil {
-		return nil
+	if f != nil {
+		g.refused(r, d, f)
 	}
+	return f
+}
+
+// notMade is the refusal of a Guard that was not made by New.
+func notMade() *Refusal {
+	rs := newRefusals("api")
+	return rs.failed(errors.New("middleware: Guard was not made by New"))
+}
+
+// refused observes a refused request.
+func (g *Guard) refused(r *http.Request, d *decision, f *Refusal) {
+	d.refusal = f
 	if d.outer != nil {
 		d.outer.root().settled.Store(true)
 	}
 	g.core.observe(r, d)
-	return d.refusal
 }
 
 // judge authenticates and evaluates the policies.
