@@ -1,0 +1,151 @@
+// Package sqlstore is what the stores over database/sql have in common: every
+// statement, and the engine of the migrations. A [Dialect] tells it what differs
+// between databases.
+//
+// It knows of no driver and of none's errors: what a statement ran into is told
+// by the rows that it affected. It asks for nothing that outlives a transaction,
+// neither prepared statements nor settings of a session, so that it works through
+// a pool that gives each transaction another connection.
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"sync"
+)
+
+// A Store is a store over a database. It does not own db.
+type Store struct {
+	db         *sql.DB
+	dialect    Dialect
+	names      *strings.Replacer // of the tables, and the placeholders
+	statements sync.Map          // as they are written here: as the database takes them
+	migrations []migration
+	writers    chan struct{} // holds one element for each goroutine that writes
+}
+
+// New returns a store over db whose tables have names that begin with prefix.
+// The prefix must have passed [ValidatePrefix].
+func New(db *sql.DB, d Dialect, prefix string) *Store {
+	return &Store{
+		db:         db,
+		dialect:    d,
+		names:      strings.NewReplacer(defaultPrefix, prefix, "$", d.Placeholder),
+		migrations: d.load(prefix),
+		writers:    make(chan struct{}, d.Writers),
+	}
+}
+
+// defaultPrefix is the one that statements and migrations are written with.
+const defaultPrefix = "keystile_"
+
+// Nothing in such a prefix needs quotes in SQL. Its length leaves room for the
+// names of tables and indexes in the 63 bytes that PostgreSQL takes of a name.
+var validPrefix = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
+
+// ValidatePrefix reports what is wrong with a prefix of table names.
+func ValidatePrefix(prefix string) error {
+	switch {
+	case !validPrefix.MatchString(prefix):
+		return fmt.Errorf("does not match %s", validPrefix)
+	case strings.HasPrefix(prefix, "sqlite_"), strings.HasPrefix(prefix, "pg_"):
+		return errors.New("begins a name that the database keeps for itself")
+	}
+	return nil
+}
+
+// sql returns a constant statement with the names and placeholders of this store.
+func (s *Store) sql(statement string) string {
+	if v, ok := s.statements.Load(statement); ok {
+		return v.(string)
+	}
+	v := s.names.Replace(statement)
+	s.statements.Store(statement, v)
+	return v
+}
+
+// write calls f in a transaction that no other writer of the database disturbs.
+// It commits if f returns nil, and changes nothing if it returns an error.
+func (s *Store) write(ctx context.Context, op string, f func(tx *sql.Tx) error) error {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return s.failure(ctx, op, err)
+	}
+	defer unlock()
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return s.failure(ctx, op, err)
+	}
+	defer func() { _ = tx.Rollback() }() // Does nothing after Commit.
+	if _, err := tx.ExecContext(ctx, s.sql(s.dialect.Lock)); err != nil {
+		return s.failure(ctx, op, err)
+	}
+	if err := f(tx); err != nil {
+		return s.failure(ctx, op, err)
+	}
+	if err := tx.Commit(); err != nil {
+		return s.failure(ctx, op, err)
+	}
+	return nil
+}
+
+// lock waits for the turn of this goroutine to write.
+func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
+	select {
+	case s.writers <- struct{}{}:
+		return func() { <-s.writers }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// failure returns err as an error of the operation. If ctx has ended the error
+// wraps ctx.Err, which not every driver returns, and what came too late is not
+// taken for an answer.
+func (s *Store) failure(ctx context.Context, op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if end := ctx.Err(); end != nil && !errors.Is(err, end) {
+		err = fmt.Errorf("%w: %s", end, err.Error())
+	}
+	return fmt.Errorf("%s: %s: %w", s.dialect.Package, op, err)
+}
+
+// A querier is a database, or a transaction of it.
+type querier interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// exec runs a statement and reports how many rows it affected.
+func exec(ctx context.Context, q querier, statement string, args ...any) (int64, error) {
+	r, err := q.ExecContext(ctx, statement, args...)
+	if err != nil {
+		return 0, err
+	}
+	return r.RowsAffected()
+}
+
+// queryAll runs a query and calls scan for each of its rows.
+func queryAll(ctx context.Context, q querier, scan func(scanner) error, query string, args ...any) (err error) {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// A scanner is one row of an answer.
+type scanner interface{ Scan(dest ...any) error }
