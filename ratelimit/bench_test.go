@@ -31,7 +31,7 @@ func manyKeys(n int) []string {
 var sizes = []int{1_000, 1_000_000}
 
 func BenchmarkMemoryAdd(b *testing.B) {
-	end := noon.Add(12 * time.Hour)
+	end := midnight
 	for _, size := range sizes {
 		m := ratelimit.NewMemory()
 		keys := manyKeys(size)
@@ -85,24 +85,50 @@ func BenchmarkMemoryAdd(b *testing.B) {
 	})
 }
 
-// BenchmarkMemoryNewKey also reports what a key costs in memory.
-func BenchmarkMemoryNewKey(b *testing.B) {
-	end := noon.Add(12 * time.Hour)
+// BenchmarkNewKey is about keys that were not there before: their time, and what
+// each costs in memory.
+func BenchmarkNewKey(b *testing.B) {
 	keys := manyKeys(1_000_000)
-	var before, after runtime.MemStats
-	for b.Loop() {
-		m := ratelimit.NewMemory()
-		runtime.GC()
-		runtime.ReadMemStats(&before)
-		for _, key := range keys {
-			m.Add(b.Context(), key, end, 1, 250)
-		}
-		runtime.GC()
-		runtime.ReadMemStats(&after)
-		runtime.KeepAlive(m)
+	benchmark := func(name string, fill func(b *testing.B) (filled any)) {
+		b.Run(name, func(b *testing.B) {
+			var before, after runtime.MemStats
+			for b.Loop() {
+				b.StopTimer()
+				runtime.GC()
+				runtime.ReadMemStats(&before)
+				b.StartTimer()
+				filled := fill(b)
+				b.StopTimer()
+				runtime.GC()
+				runtime.ReadMemStats(&after)
+				runtime.KeepAlive(filled)
+				b.StartTimer()
+			}
+			b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(len(keys)), "B/key")
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(keys)), "ns/key")
+		})
 	}
-	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(len(keys)), "B/key")
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(keys)), "ns/key")
+	benchmark("Memory", func(b *testing.B) any {
+		m := ratelimit.NewMemory()
+		for _, key := range keys {
+			m.Add(b.Context(), key, midnight, 1, 250)
+		}
+		return m
+	})
+	benchmark("Burst", func(b *testing.B) any {
+		l := ratelimit.NewBurst(10, 10, &ratelimit.BurstOptions{MaxKeys: 2 * len(keys)})
+		for _, key := range keys {
+			l.Take(b.Context(), key, 0)
+		}
+		return l
+	})
+	benchmark("Burst/full", func(b *testing.B) any {
+		l := ratelimit.NewBurst(10, 10, nil)
+		for _, key := range keys {
+			l.Take(b.Context(), key, 0)
+		}
+		return l
+	})
 }
 
 func BenchmarkDailyTakeAt(b *testing.B) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"hash/maphash"
 	"math"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,7 +35,7 @@ type BurstOptions struct {
 	// that was idle for longest is forgotten, and starts full when it comes back.
 	// Nobody is refused because there are many. The bound holds exactly; as keys
 	// are kept in parts, a part may be full a few per cent before the whole.
-	// Defaults to 100 000, of about 250 bytes each and the key itself. A negative
+	// Defaults to 100 000, of about 200 bytes each and the key itself. A negative
 	// number is an error, which every Take and Peek returns.
 	MaxKeys int
 
@@ -183,6 +184,7 @@ func (s *burstShard) add(key string, tokens *rate.Limiter) *list.Element {
 		delete(s.buckets, idlest.Value.(*bucket).key)
 		s.used.Remove(idlest)
 	}
+	key = strings.Clone(key) // pins no larger string
 	e := s.used.PushFront(&bucket{key, tokens})
 	s.buckets[key] = e
 	return e

@@ -288,27 +288,32 @@ func TestBurstClockSetBack(t *testing.T) {
 	})
 }
 
-// F55: exactly burst of many at once are admitted, also among several keys and
-// with the same key being looked at.
+// F55: exactly burst of many at once are admitted, of every key, while other
+// keys come and go and are looked at.
 func TestBurstParallel(t *testing.T) {
 	t.Parallel()
-	const keys = 4
+	const keys, callers, rounds = 4, 8, 300
 	c := &clock{noon}
-	l := ratelimit.NewBurst(1, 250, &ratelimit.BurstOptions{Now: c.Now})
+	l := ratelimit.NewBurst(1, 250, &ratelimit.BurstOptions{Now: c.Now, MaxKeys: 1000})
 	var ok [keys]atomic.Int64
 	var wg sync.WaitGroup
-	for i := range 300 * keys {
+	for caller := range callers {
 		wg.Go(func() {
-			key := fmt.Sprint("k", i%keys)
-			if _, err := l.Peek(t.Context(), key, 0); err != nil {
-				t.Error(err)
-			}
-			r, err := l.Take(t.Context(), key, 0)
-			if err != nil {
-				t.Error(err)
-			}
-			if r.OK {
-				ok[i%keys].Add(1)
+			for round := range rounds {
+				for i := range keys {
+					r, err := l.Take(t.Context(), fmt.Sprint("k", i), 0)
+					if err != nil {
+						t.Error(err)
+					}
+					if r.OK {
+						ok[i].Add(1)
+					}
+				}
+				for _, ask := range []func(context.Context, string, int64) (ratelimit.Result, error){l.Peek, l.Take} {
+					if _, err := ask(t.Context(), fmt.Sprint(caller, "/", round), 0); err != nil {
+						t.Error(err)
+					}
+				}
 			}
 		})
 	}

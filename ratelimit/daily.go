@@ -28,8 +28,8 @@ type DailyOptions struct {
 	// Location is where the day begins at midnight. Defaults to UTC (D4).
 	Location *time.Location
 
-	// Now is the clock. It is also read by TakeAt, which else goes by the time that it
-	// is given. Defaults to time.Now for Take and Peek.
+	// Now is the clock, also of TakeAt, which goes by the time that it is given only
+	// if there is none here. Defaults to time.Now for Take and Peek.
 	Now func() time.Time
 }
 
@@ -52,7 +52,7 @@ type Daily struct {
 	err      error
 	limit    int64
 	location *time.Location
-	now      func() time.Time // nil: the caller's time, or time.Now
+	now      func() time.Time // nil: go by the caller's time
 
 	// current is the day last asked for, so that the usual case is a comparison
 	// instead of calendar arithmetic. It is only a memory: requests that
@@ -86,31 +86,20 @@ func NewDaily(c Counter, opts *DailyOptions) *Daily {
 // Limit is the key's own limit, 0 for the default. An error of the Counter is
 // returned wrapped; whether the unit was spent is unknown then.
 func (d *Daily) Take(ctx context.Context, key string, limit int64) (Result, error) {
-	return d.at(ctx, key, limit, d.time(), 1)
+	return d.at(ctx, key, limit, time.Now(), 1)
 }
 
 // TakeAt is Take at the given time, for callers that have read their clock
 // already: a request is judged by one time, not by several. A Daily that was
 // given a clock of its own goes by that.
 func (d *Daily) TakeAt(ctx context.Context, key string, limit int64, now time.Time) (Result, error) {
-	if d != nil && d.now != nil {
-		now = d.now()
-	}
 	return d.at(ctx, key, limit, now, 1)
 }
 
 // Peek tells how key stands today and spends nothing, at the limit too (D5). Its
 // Result is OK if a Take would be admitted.
 func (d *Daily) Peek(ctx context.Context, key string, limit int64) (Result, error) {
-	return d.at(ctx, key, limit, d.time(), 0)
-}
-
-// time reads the clock.
-func (d *Daily) time() time.Time {
-	if d == nil || d.now == nil {
-		return time.Now()
-	}
-	return d.now()
+	return d.at(ctx, key, limit, time.Now(), 0)
 }
 
 // unusable returns why d, which has no counter, cannot decide. We fail closed
@@ -123,9 +112,10 @@ func (d *Daily) unusable() error {
 	return errNoCounter
 }
 
-// at spends n units of key, 1 or 0, on the day of now. It sets the Result field
-// by field and in place: that is a large struct, and copying it would cost more
-// than counting.
+// at spends n units of key, 1 or 0, on the day of now, or of d's own clock. It
+// sets the Result field by field and in place: that is a large struct, and
+// copying it would cost more than counting. For the same reason its callers are
+// small enough to be inlined.
 func (d *Daily) at(ctx context.Context, key string, limit int64, now time.Time, n int64) (r Result, err error) {
 	if d == nil || d.counter == nil {
 		return r, d.unusable()
@@ -139,6 +129,9 @@ func (d *Daily) at(ctx context.Context, key string, limit int64, now time.Time, 
 		most = math.MaxInt64
 	case limit < Unlimited:
 		return r, errLimit
+	}
+	if d.now != nil {
+		now = d.now()
 	}
 	today := d.day(now)
 	used, ok, err := d.counter.Add(ctx, key, today.end, n, most)

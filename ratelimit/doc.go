@@ -29,7 +29,7 @@
 //     is the work of package middleware.
 //   - Memory is shared by nobody: several processes admit several times the
 //     limit (D8). Processes that are to share a limit need a Counter that they
-//     share, such as those of packages sqlitestore and postgresstore.
+//     share, such as that of package sqlitestore.
 //
 // Who writes a Counter runs it through package ratelimittest.
 package ratelimit

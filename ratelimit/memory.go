@@ -42,9 +42,10 @@ var (
 // An Add to a count that exists takes no lock, reads no clock and allocates
 // nothing. A key that was not touched for two days of monotonic time is
 // forgotten when new keys come, a window of a key when eight others were made
-// after it; so the memory in use, about 130 bytes and the key itself for every
-// key of one day, follows the keys in use. Nothing else bounds it: keys must be
-// those of callers that have been authenticated.
+// after it. So the memory in use follows the keys in use: about 85 bytes and the
+// key itself for a key of one day, and 32 bytes for each further day of the
+// eight. Nothing else bounds it: keys must be those of callers that have been
+// authenticated.
 //
 // Use [NewMemory]; the zero Memory answers every Add with an error.
 type Memory struct {

@@ -71,29 +71,33 @@ func TestMemoryCopiesKeys(t *testing.T) {
 	}
 }
 
-// Growing loses nothing: many callers count many keys while others make new
-// ones in the same tables.
+// Growing loses nothing: many callers make the same keys and count them while
+// the tables grow. Many times, because most of it is over in a millisecond.
 func TestMemoryGrowsWithoutLoss(t *testing.T) {
 	t.Parallel()
-	const callers, keys, rounds = 8, 3000, 2
-	m := ratelimit.NewMemory()
-	var wg sync.WaitGroup
-	for range callers {
-		wg.Go(func() {
-			for range rounds {
-				for _, k := range rand.Perm(keys) {
+	const rounds, callers, keys = 30, 8, 400
+	for range rounds {
+		m := ratelimit.NewMemory()
+		var wg sync.WaitGroup
+		start := make(chan struct{})
+		for range callers {
+			wg.Go(func() {
+				<-start
+				for k := range keys {
 					_, ok, err := m.Add(t.Context(), fmt.Sprint("key", k), midnight, 1, math.MaxInt64)
 					if !ok || err != nil {
 						t.Errorf("Add = %t, %v", ok, err)
 						return
 					}
 				}
-			}
-		})
-	}
-	wg.Wait()
-	for k := range keys {
-		require.EqualValues(t, callers*rounds, add(t, m, fmt.Sprint("key", k), midnight, 0))
+			})
+		}
+		close(start)
+		wg.Wait()
+		for k := range keys {
+			require.EqualValues(t, callers, add(t, m, fmt.Sprint("key", k), midnight, 0))
+		}
+		require.Equal(t, keys, m.Keys())
 	}
 }
 
@@ -126,6 +130,31 @@ func TestMemoryCountsNeverFall(t *testing.T) {
 	})
 	wg.Wait()
 	require.EqualValues(t, 2000, add(t, m, "k", midnight, 0))
+}
+
+// Nobody is refused for the sake of an addition that is refused itself, however
+// close they come.
+func TestMemoryRefusalsAreInvisible(t *testing.T) {
+	t.Parallel()
+	const callers, each, limit = 4, 20_000, 4 * 20_000
+	m := ratelimit.NewMemory()
+	var wg sync.WaitGroup
+	for caller := range 2 * callers {
+		n := int64(1)
+		if caller%2 == 0 {
+			n = limit + 1
+		}
+		wg.Go(func() {
+			for range each {
+				if count, ok, _ := m.Add(t.Context(), "k", midnight, n, limit); ok != (n == 1) {
+					t.Errorf("Add of %d = %d, %t", n, count, ok)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.EqualValues(t, limit, add(t, m, "k", midnight, 0))
 }
 
 // The ninth window pushes out the one made first, and only that.

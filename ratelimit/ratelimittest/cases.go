@@ -376,7 +376,7 @@ func parallelCeiling(p *probe) error {
 func parallelRoom(p *probe) error {
 	// Half of the callers add 1, all of which fits. The other half ask for more
 	// than there can be, and have no business in anybody's way.
-	const callers, each = 16, 16
+	const callers, each = 16, 40
 	const limit = callers / 2 * each
 	err := together(callers, func(caller int) error {
 		s := step{key: "k", end: monday, n: 1, max: limit, ok: true}
