@@ -257,6 +257,38 @@ func ExamplePrincipalFrom() {
 	// Output: false
 }
 
+// A handler learns the client's address as the rules understood it.
+func ExampleAddrFrom() {
+	mgr, token := exampleKey()
+	guard, err := middleware.New(mgr.Verifier(), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	h := guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		addr, _ := middleware.AddrFrom(r.Context())
+		fmt.Fprint(w, addr)
+	}))
+	exampleAsk(h, "/", token)
+	// Output: 200 192.0.2.1
+}
+
+// A handler that refuses something answers like its Guard.
+func ExampleGuard_Refuse() {
+	mgr, token := exampleKey()
+	guard, err := middleware.New(mgr.Verifier(), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	h := guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		guard.Refuse(w, r, &middleware.Refusal{
+			Status: http.StatusNotFound, Code: "NotFound", Reason: "not_found", Message: "There is no such report.",
+		})
+	}))
+	exampleAsk(h, "/v1/reports/7", token)
+	// Output:
+	// 404 {"success":false,"status":404,"message":"There is no such report.","error":{"code":"NotFound","reason":"not_found","message":"There is no such report."}}
+}
+
 // A guard that takes keys in the form of one of the source systems only.
 func ExampleAPIKeys() {
 	mgr, token := exampleKey()

@@ -159,6 +159,29 @@ func (g *Guard) Admit(r *http.Request) (*policy.Principal, ratelimit.Result, err
 	return d.principal, d.quota, nil
 }
 
+// Refuse answers r with f as g answers what it refuses itself: by Options.Refuse
+// if the host has one, else by [Refusal.Write]. It is for handlers behind g that
+// refuse something, so that all refusals of a service look alike (D1). Header
+// fields beyond those that every refusal has, such as Allow or Retry-After, are
+// the handler's to set before. Refuse observes nothing.
+func (g *Guard) Refuse(w http.ResponseWriter, r *http.Request, f *Refusal) {
+	if g == nil || g.core == nil || g.core.opts.Refuse == nil {
+		f.Write(w, r)
+		return
+	}
+	f.writeHeader(w.Header())
+	g.core.opts.Refuse(w, r, f)
+}
+
+// Limiter returns what g spends of, Options.Limiter or its default, for handlers
+// that show how a quota stands; nil if g is unmetered.
+func (g *Guard) Limiter() ratelimit.Limiter {
+	if g == nil || g.core == nil {
+		return nil
+	}
+	return g.core.opts.Limiter
+}
+
 // Close writes the facts about use that are still in memory and stops the
 // goroutine of the family. The Guard goes on deciding, but notes no more uses.
 // Call it when the server has shut down. The error is that of the store or of
@@ -193,12 +216,7 @@ func (d *decision) admission(ctx context.Context, g *Guard) *admission {
 // admit decides about r. If it is refused, admit has answered it.
 func (g *Guard) admit(w http.ResponseWriter, r *http.Request, d *decision, spend bool) bool {
 	if f := g.decide(r, d, spend); f != nil {
-		if g == nil || g.core == nil || g.core.opts.Refuse == nil {
-			f.Write(w, r)
-			return false
-		}
-		f.writeHeader(w.Header())
-		g.core.opts.Refuse(w, r, f)
+		g.Refuse(w, r, f)
 		return false
 	}
 	if d.pair && d.outer == nil {

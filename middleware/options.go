@@ -62,9 +62,10 @@ type Options struct {
 	// Defaults to "api".
 	Realm string
 
-	// Refuse writes the answer of a refused request instead of Refusal.Write. The
-	// header fields that every refusal needs are set already: the challenge,
-	// Retry-After, the RateLimit fields and Cache-Control.
+	// Refuse writes the answer of a refused request instead of Refusal.Write, also
+	// of what handlers refuse by Guard.Refuse. The header fields that every refusal
+	// needs are set already: the challenge, Retry-After, the RateLimit fields and
+	// Cache-Control.
 	// Defaults to the JSON of D1.
 	Refuse func(w http.ResponseWriter, r *http.Request, f *Refusal)
 

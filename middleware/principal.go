@@ -22,6 +22,18 @@ func PrincipalFrom(ctx context.Context) (*policy.Principal, bool) {
 	return p, ok && p != nil
 }
 
+// AddrFrom returns the client's address as the Guard that let a request through
+// with ctx understood it: what the rules and the Event of that request are about.
+// It is the zero Addr if the address is unknown. It returns false if no Guard let
+// ctx through; [WithPrincipal] brings no address.
+func AddrFrom(ctx context.Context) (netip.Addr, bool) {
+	a, ok := ctx.Value(admissionKey{}).(*admission)
+	if !ok {
+		return netip.Addr{}, false
+	}
+	return a.addr, true
+}
+
 // WithPrincipal returns a context in which [PrincipalFrom] finds p: for tests of
 // handlers, and for hosts that authenticate some callers by themselves. No Guard
 // trusts it: a Guard believes only its own mark, which nothing else can make.

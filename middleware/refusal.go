@@ -15,11 +15,14 @@ import (
 // the error of [Guard.Check] and [Guard.Admit]. It may be shared between
 // requests: do not change it.
 //
+// A handler may make one of its own, for what it refuses itself, and have it
+// written by [Guard.Refuse]: Status, Code, Reason and Message are all it needs.
+//
 // Refusals of one reason are equal to the byte, whatever the credential was: an
 // unknown token, a revoked one and another user's cannot be told apart (S73).
 // No part of the request is repeated in them (S75).
 type Refusal struct {
-	Status  int           // 400, 401, 403, 429 or 503 (D13)
+	Status  int           // of a Guard: 400, 401, 403, 429 or 503 (D13)
 	Code    string        // for programs, by status: "Unauthorized" and so on (S68-S70, D3)
 	Reason  policy.Reason // for programs, finer (D3)
 	Message string        // for people
@@ -27,9 +30,20 @@ type Refusal struct {
 	// Quota is how the caller's quota stands, with status 429.
 	Quota ratelimit.Result
 
+	// Fields are what is wrong with the fields of a request. A Guard looks at no
+	// body, so only Refusals of handlers have them.
+	Fields []FieldProblem
+
 	header []headerField // all that the answer needs beside the body
-	body   []byte        // as JSON (D1)
+	body   []byte        // as JSON (D1), if it was made before
 	cause  error
+}
+
+// A FieldProblem is one thing that is wrong with a request.
+type FieldProblem struct {
+	Field   string `json:"field"`          // the member or parameter
+	Line    int    `json:"line,omitempty"` // of its value, counted from 1; 0: the whole of it
+	Message string `json:"message"`        // for people; it never repeats the value
 }
 
 type headerField struct {
@@ -72,9 +86,30 @@ func (f *Refusal) writeBody(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(f.problem()) // the client is gone: nothing is left to do
 		return
 	}
+	body := f.body
+	if body == nil {
+		body = f.json()
+	}
 	h["Content-Type"] = valueJSON
 	w.WriteHeader(f.Status)
-	_, _ = w.Write(f.body)
+	_, _ = w.Write(body)
+}
+
+// json returns the body of D1.
+func (f *Refusal) json() []byte {
+	type detail struct {
+		Code    string         `json:"code"`
+		Reason  policy.Reason  `json:"reason"`
+		Message string         `json:"message"`
+		Fields  []FieldProblem `json:"fields,omitempty"`
+	}
+	b, _ := json.Marshal(struct { // strings and numbers only: cannot fail
+		Success bool   `json:"success"`
+		Status  int    `json:"status"`
+		Message string `json:"message"`
+		Error   detail `json:"error"`
+	}{false, f.Status, f.Message, detail{f.Code, f.Reason, f.Message, f.Fields}})
+	return b
 }
 
 var (
@@ -115,14 +150,15 @@ func zeroWeight(params string) bool {
 // that ask for it are rare.
 func (f *Refusal) problem() []byte {
 	p := struct {
-		Type     string        `json:"type"`
-		Title    string        `json:"title"`
-		Status   int           `json:"status"`
-		Detail   string        `json:"detail"`
-		Code     string        `json:"code"`
-		Reason   policy.Reason `json:"reason"`
-		Policies []string      `json:"violated-policies,omitempty"`
-	}{"about:blank", http.StatusText(f.Status), f.Status, f.Message, f.Code, f.Reason, nil}
+		Type     string         `json:"type"`
+		Title    string         `json:"title"`
+		Status   int            `json:"status"`
+		Detail   string         `json:"detail"`
+		Code     string         `json:"code"`
+		Reason   policy.Reason  `json:"reason"`
+		Fields   []FieldProblem `json:"fields,omitempty"`
+		Policies []string       `json:"violated-policies,omitempty"`
+	}{"about:blank", http.StatusText(f.Status), f.Status, f.Message, f.Code, f.Reason, f.Fields, nil}
 	if f.Status == http.StatusTooManyRequests {
 		// The problem type of draft-ietf-httpapi-ratelimit-headers.
 		p.Type = "https://iana.org/assignments/http-problem-types#quota-exceeded"
@@ -185,17 +221,7 @@ func newRefusal(reason policy.Reason, realm string) *Refusal {
 		f.Code = "Unavailable"
 		f.header = append(f.header, headerField{"Retry-After", []string{"1"}})
 	}
-	type detail struct {
-		Code    string        `json:"code"`
-		Reason  policy.Reason `json:"reason"`
-		Message string        `json:"message"`
-	}
-	f.body, _ = json.Marshal(struct { // strings and numbers only: cannot fail
-		Success bool   `json:"success"`
-		Status  int    `json:"status"`
-		Message string `json:"message"`
-		Error   detail `json:"error"`
-	}{false, f.Status, f.Message, detail{f.Code, f.Reason, f.Message}})
+	f.body = f.json()
 	return f
 }
 
