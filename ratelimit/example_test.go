@@ -123,8 +123,8 @@ func ExampleAll_incorrect() {
 	// Output: used today, of which two were refused: 4
 }
 
-// Memory is a Counter: counts by key and by the end of a window.
-func ExampleMemory() {
+// A Memory counts by key and by the end of a window.
+func ExampleNewMemory() {
 	m := ratelimit.NewMemory()
 	ctx := context.Background()
 	today := time.Date(2026, time.March, 11, 0, 0, 0, 0, time.UTC)
