@@ -184,7 +184,9 @@ func (o *CacheOptions) withDefaults() (CacheOptions, error) {
 // parts do not name the same user.
 //
 // The records that a Cache returns are equal to those of its Reader, but not the
-// same: strings and users that are the same for several keys are kept once.
+// same: strings and users that are the same for several keys are kept once. Besides
+// its keys a Cache takes about 1 MB, and 15 MB when its tables of fixed size, of
+// organizations and of unknown digests, are full; lists of addresses come on top.
 type Cache struct {
 	reader Reader
 	now    func() time.Time

@@ -40,6 +40,7 @@ func TestServeStale(t *testing.T) {
 		before func(f *fakeReader, c *store.Cache)
 		served bool
 		stale  bool
+		one    bool // only one of key and settings is not served
 	}{
 		{name: "within TTL", opts: store.CacheOptions{ServeStale: staleMax}, age: staleTTL, served: true},
 		{name: "over TTL", opts: store.CacheOptions{ServeStale: staleMax}, age: staleTTL + 1, served: true, stale: true},
@@ -48,15 +49,15 @@ func TestServeStale(t *testing.T) {
 		{name: "not configured", age: staleTTL + 1},
 		{
 			name: "key invalidated", opts: store.CacheOptions{ServeStale: staleMax}, age: staleTTL + 1,
-			before: func(_ *fakeReader, c *store.Cache) { change(c, store.ChangedKey) },
+			before: func(_ *fakeReader, c *store.Cache) { change(c, store.ChangedKey) }, one: true,
 		},
 		{
 			name: "user invalidated", opts: store.CacheOptions{ServeStale: staleMax}, age: staleTTL + 1,
-			before: func(_ *fakeReader, c *store.Cache) { change(c, store.ChangedUser) },
+			before: func(_ *fakeReader, c *store.Cache) { change(c, store.ChangedUser) }, one: true,
 		},
 		{
 			name: "settings invalidated", opts: store.CacheOptions{ServeStale: staleMax}, age: staleTTL + 1,
-			before: func(_ *fakeReader, c *store.Cache) { change(c, store.ChangedSettings) },
+			before: func(_ *fakeReader, c *store.Cache) { change(c, store.ChangedSettings) }, one: true,
 		},
 		{
 			name: "invalidated within TTL", opts: store.CacheOptions{ServeStale: staleMax}, age: 1,
@@ -93,6 +94,7 @@ func TestServeStale(t *testing.T) {
 					if !tt.served {
 						require.ErrorIs(t, err, errDown)
 						require.Equal(t, store.Verified{}, got)
+						require.Equal(t, tt.one, lookupErr == nil || settingsErr == nil)
 						continue
 					}
 					require.NoError(t, err)
@@ -142,6 +144,28 @@ func TestServeStaleIsNoAnswerToNotFound(t *testing.T) {
 	})
 }
 
+// A caller who gives up on a slow store is not given an old answer: the store did
+// not fail.
+func TestServeStaleIsNoAnswerToImpatience(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeReader()
+		v, c := newStaleVerifier(t, f)
+		text, d := f.putNumber(1)
+		_, err := v.Verify(t.Context(), text, time.Now())
+		require.NoError(t, err)
+		time.Sleep(staleTTL + 1)
+		f.setAfter(func(context.Context, token.Digest) error { time.Sleep(time.Second); return nil })
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, err = c.Lookup(ctx, d)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		got, err := v.Verify(t.Context(), text, time.Now())
+		require.NoError(t, err)
+		require.False(t, got.Stale)
+	})
+}
+
 // While the store fails, only those wait that came before it was known; then it
 // is asked once a second, in the background, and believed when it answers.
 func TestServeStaleLeavesAFailingStoreAlone(t *testing.T) {
@@ -171,7 +195,10 @@ func TestServeStaleLeavesAFailingStoreAlone(t *testing.T) {
 		began := time.Now()
 		var wg sync.WaitGroup
 		for i := range keys {
-			wg.Go(func() { require.True(t, verify(i)) })
+			wg.Go(func() {
+				got, err := v.Verify(t.Context(), texts[i], time.Now())
+				check(t, err == nil && got.Stale, got, err)
+			})
 		}
 		wg.Wait()
 		require.Equal(t, 2*time.Second, time.Since(began), "LookupTimeout, once")

@@ -186,6 +186,14 @@ func (c *clock) now() time.Time          { return *c.at.Load() }
 func (c *clock) set(t time.Time)         { c.at.Store(&t) }
 func (c *clock) advance(d time.Duration) { c.set(c.now().Add(d)) }
 
+// check is for goroutines other than that of the test, which must not end it.
+func check(t testing.TB, ok bool, what ...any) {
+	t.Helper()
+	if !ok {
+		t.Error(what...)
+	}
+}
+
 func newCache(t testing.TB, r store.Reader, opts *store.CacheOptions) *store.Cache {
 	t.Helper()
 	c, err := store.NewCache(r, opts)
@@ -395,8 +403,8 @@ func TestTTLCountsFromTheBeginningOfTheRead(t *testing.T) {
 		f.setAfterSettings(func(context.Context, string) error { time.Sleep(1500 * time.Millisecond); return nil })
 		began := time.Now()
 		var wg sync.WaitGroup
-		wg.Go(func() { _, err := c.Lookup(t.Context(), d); require.NoError(t, err) })
-		wg.Go(func() { _, err := c.Settings(t.Context(), "org1"); require.NoError(t, err) })
+		wg.Go(func() { _, err := c.Lookup(t.Context(), d); check(t, err == nil, err) })
+		wg.Go(func() { _, err := c.Settings(t.Context(), "org1"); check(t, err == nil, err) })
 		wg.Wait()
 
 		time.Sleep(time.Until(began.Add(5 * time.Second)))
@@ -418,17 +426,17 @@ func TestTTLCountsFromTheBeginningOfTheRead(t *testing.T) {
 func TestNegativeTTLCachesNothing(t *testing.T) {
 	t.Parallel()
 	f := newFakeReader()
-	c := newCache(t, f, &store.CacheOptions{TTL: -1})
-	_, d := f.putNumber(1)
+	clk := newClock()
+	v, c := newVerifier(t, f, &store.CacheOptions{TTL: -1, Now: clk.now})
+	text, _ := f.putNumber(1)
 	_, unknown := number(2)
 	for i := range 3 {
-		_, err := c.Lookup(t.Context(), d)
+		_, err := v.Verify(t.Context(), text, clk.now())
 		require.NoError(t, err)
 		_, err = c.Lookup(t.Context(), unknown)
 		require.ErrorIs(t, err, store.ErrNotFound)
-		_, err = c.Settings(t.Context(), "org")
-		require.NoError(t, err)
 		require.Equal(t, 3*(i+1), f.allTrips())
+		clk.advance(-time.Millisecond) // an answer from the future is none either
 	}
 
 	f = newFakeReader()
@@ -569,11 +577,10 @@ func TestLookupsInFlightDoNotOutliveInvalidate(t *testing.T) {
 				verify := func() {
 					got, err := v.Verify(t.Context(), text, time.Now())
 					if tt.after == nil {
-						require.ErrorIs(t, err, store.ErrNotFound)
+						check(t, errors.Is(err, store.ErrNotFound), got, err)
 						return
 					}
-					require.NoError(t, err)
-					require.Equal(t, "new", got.Record.Key.Name)
+					check(t, err == nil && got.Record.Key.Name == "new", got, err)
 				}
 				var wg sync.WaitGroup
 				for range 10 {
@@ -615,8 +622,7 @@ func TestSettingsInFlightDoNotOutliveInvalidate(t *testing.T) {
 		f.setAfterSettings(func(context.Context, string) error { <-release; return nil })
 		verify := func() {
 			got, err := v.Verify(t.Context(), text, time.Now())
-			require.NoError(t, err)
-			require.True(t, got.Settings.RestrictUsers)
+			check(t, err == nil && got.Settings.RestrictUsers, got, err)
 		}
 		var wg sync.WaitGroup
 		for range 10 {
@@ -658,6 +664,15 @@ func TestRevocationWhileSettingsAreRead(t *testing.T) {
 		})
 		_, err = v.Verify(t.Context(), text, time.Now().Add(time.Minute))
 		require.ErrorContains(t, err, "invalidated during every lookup")
+
+		// With settings that take a trip each time.
+		v, c = newVerifier(t, f, &store.CacheOptions{TTL: -1})
+		f.setAfterSettings(func(context.Context, string) error {
+			c.Invalidate(store.Change{Kind: store.ChangedKey, Digest: d})
+			return nil
+		})
+		_, err = v.Verify(t.Context(), text, time.Now())
+		require.ErrorContains(t, err, "invalidated during every lookup")
 	})
 }
 
@@ -689,7 +704,7 @@ func TestLookupGivesUpOnWhatDoesNotSettle(t *testing.T) {
 // lookups in flight and a warm cache.
 func TestNeverAdmittedAfterInvalidateReturned(t *testing.T) {
 	t.Parallel()
-	const keys, readers = 4, 4
+	const keys = 4
 	rounds := 2_000
 	if cacheRace {
 		rounds = 300
@@ -700,22 +715,23 @@ func TestNeverAdmittedAfterInvalidateReturned(t *testing.T) {
 	f.setAfter(func(context.Context, token.Digest) error { runtime.Gosched(); return nil })
 
 	var revoked [keys]atomic.Int64 // the version that the last invalidation that has returned was of
-	records := make([]*store.Record, keys)
-	for i := range records {
+	var records [keys]*store.Record
+	var texts [keys]string
+	for i := range keys {
+		texts[i], _ = number(i)
 		records[i] = record(i, "org", "user", "key")
 		f.put(records[i])
 		revoked[i].Store(1)
 	}
 	var stop atomic.Bool
 	var late, answers atomic.Int64
-	var wg sync.WaitGroup
-	for range readers {
-		wg.Go(func() {
+	var readers, writers sync.WaitGroup
+	for range 3 {
+		readers.Go(func() {
 			for n := 0; !stop.Load(); n++ {
 				i := n % keys
-				text, _ := number(i)
 				atLeast := revoked[i].Load()
-				got, err := v.Verify(context.Background(), text, time.Now())
+				got, err := v.Verify(context.Background(), texts[i], time.Now())
 				switch {
 				case err != nil:
 				case got.Record.Key.Version < atLeast:
@@ -726,28 +742,58 @@ func TestNeverAdmittedAfterInvalidateReturned(t *testing.T) {
 			}
 		})
 	}
-	for n := range rounds {
-		i := n % keys
-		k := *records[i].Key
-		k.Version = int64(n + 2)
-		f.put(store.NewRecord(&k, records[i].User))
-		switch n % 3 {
-		case 0:
-			c.Invalidate(keyChange(records[i]))
-		case 1:
-			c.Invalidate(store.Change{Kind: store.ChangedUser, Org: "org", User: "user"})
-		default:
-			c.Invalidate(store.Change{Kind: store.ChangedAll})
-		}
-		revoked[i].Store(k.Version)
-		for range n % 5 {
-			runtime.Gosched()
-		}
+	// Two at once revoke each key, so that their invalidations overtake each other.
+	var mu sync.Mutex
+	version := int64(1)
+	for range 2 {
+		writers.Go(func() {
+			for n := range rounds {
+				i := n % keys
+				mu.Lock()
+				version++
+				k := *records[i].Key
+				k.Version = version
+				f.put(store.NewRecord(&k, records[i].User))
+				mu.Unlock()
+				switch n % 3 {
+				case 0:
+					c.Invalidate(keyChange(records[i]))
+				case 1:
+					c.Invalidate(store.Change{Kind: store.ChangedUser, Org: "org", User: "user"})
+				default:
+					c.Invalidate(store.Change{Kind: store.ChangedAll})
+				}
+				for old := revoked[i].Load(); old < k.Version && !revoked[i].CompareAndSwap(old, k.Version); {
+					old = revoked[i].Load()
+				}
+				for range n % 5 {
+					runtime.Gosched()
+				}
+			}
+		})
 	}
+	writers.Wait()
 	stop.Store(true)
-	wg.Wait()
+	readers.Wait()
 	require.Zero(t, late.Load(), "answers older than an invalidation that had returned")
 	require.Positive(t, answers.Load())
+}
+
+// An invalidation that is overtaken by a later one does not undo it.
+func TestInvalidationsOvertakeEachOther(t *testing.T) {
+	t.Parallel()
+	var slot atomic.Uint64
+	for _, n := range []uint64{5, 3, 5, 6, 1} {
+		store.Raise(&slot, n)
+	}
+	require.EqualValues(t, 6, slot.Load())
+
+	var wg sync.WaitGroup
+	for n := range uint64(100) {
+		wg.Go(func() { store.Raise(&slot, n) })
+	}
+	wg.Wait()
+	require.EqualValues(t, 99, slot.Load())
 }
 
 // F52: a negative answer is no authority. A key that was just made is found.
