@@ -1,5 +1,12 @@
 package keys
 
+import (
+	"net/netip"
+	"strconv"
+
+	"github.com/keystile/keystile/policy"
+)
+
 // An Actor is who asks for an act. Whether this Actor may ask for it about this
 // key or user is the caller's to decide. The [Manager] uses the Actor for what
 // binds plain users and not owners: the limit of [Options.MaxDailyLimit] (D7),
@@ -7,8 +14,13 @@ package keys
 //
 // The zero Actor is a plain user.
 type Actor struct {
-	ID   string // who it is, for an audit trail: a user's ID, or the name of a program
+	ID   string // who it is: a user's ID, or the name of a program
 	Role Role
+
+	// What follows is for the audit trail alone ([Options.Audit]), like ID.
+	Credential policy.Credential // how the Actor was authenticated; 0: not by a request
+	Addr       netip.Addr        // the client's address
+	UserAgent  string            // what the client calls itself
 }
 
 // A Role is what an [Actor] is to the organization. The zero Role is the most
@@ -31,6 +43,19 @@ const (
 	// same.
 	Operator
 )
+
+// String returns "user", "owner" or "operator", and for others "role(n)".
+func (r Role) String() string {
+	switch r {
+	case PlainUser:
+		return "user"
+	case Owner:
+		return "owner"
+	case Operator:
+		return "operator"
+	}
+	return "role(" + strconv.Itoa(int(r)) + ")"
+}
 
 // manages reports whether r may do what only owners may.
 func (r Role) manages() bool { return r == Owner || r == Operator }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/keystile/keystile/policy"
 	"github.com/keystile/keystile/store"
+	"github.com/keystile/keystile/store/audit"
 	"github.com/keystile/keystile/token"
 )
 
@@ -58,6 +59,13 @@ type CreateParams struct {
 // After any other error a key may have been made whose token nobody knows: it
 // counts toward the cap, is listed, and can be revoked.
 func (m *Manager) Create(ctx context.Context, p CreateParams) (token.Token, *store.Key, error) {
+	a := m.begin(audit.KeyCreate, p.Actor, p.Org, p.User, "")
+	t, k, err := m.create(ctx, a, p)
+	a.end(ctx, err)
+	return t, k, err
+}
+
+func (m *Manager) create(ctx context.Context, a *act, p CreateParams) (token.Token, *store.Key, error) {
 	now := m.now()
 	k := &store.Key{
 		Org:        p.Org,
@@ -95,7 +103,7 @@ func (m *Manager) Create(ctx context.Context, p CreateParams) (token.Token, *sto
 	if err := m.mayCreate(store.NewRecord(k, u), s, now, p.Actor); err != nil {
 		return token.Token{}, nil, err
 	}
-	t, err := m.insert(ctx, k, nil, m.maxPerUser)
+	t, err := m.insert(ctx, a, k, nil, m.maxPerUser)
 	switch {
 	case errors.Is(err, store.ErrLimit):
 		return token.Token{}, nil, &LimitError{Limit: m.maxPerUser}
@@ -151,7 +159,7 @@ func (m *Manager) mayCreate(r *store.Record, s *policy.Settings, now time.Time, 
 
 // insert gives k a new token and inserts it, in the place of another key if
 // replaces is not nil. An ID that is taken makes it try another token (D27).
-func (m *Manager) insert(ctx context.Context, k, replaces *store.Key, limit int) (token.Token, error) {
+func (m *Manager) insert(ctx context.Context, a *act, k, replaces *store.Key, limit int) (token.Token, error) {
 	var err error
 	for range maxTokens {
 		t := m.format.Generate()
@@ -160,6 +168,9 @@ func (m *Manager) insert(ctx context.Context, k, replaces *store.Key, limit int)
 			k.Family = k.ID
 		}
 		if k.Digest, err = m.format.Digest(t.Reveal()); err != nil {
+			return token.Token{}, err
+		}
+		if err := a.intend(ctx, a.insertion(k, replaces)); err != nil {
 			return token.Token{}, err
 		}
 		err = m.insertOnce(ctx, k, replaces, limit)
@@ -171,6 +182,17 @@ func (m *Manager) insert(ctx context.Context, k, replaces *store.Key, limit int)
 		}
 	}
 	return token.Token{}, fmt.Errorf("no unused ID in %d tries: %w", maxTokens, err)
+}
+
+// insertion returns what an insertion changes: for a rotation, of the old key.
+func (a *act) insertion(k, replaces *store.Key) (cs changes) {
+	if replaces == nil {
+		a.event.KeyID = k.ID
+		return keyChanges(new(store.Key), k)
+	}
+	cs.time("revoked_at", time.Time{}, replaces.RevokedAt)
+	cs.text("replaced_by", "", k.ID)
+	return cs
 }
 
 func (m *Manager) insertOnce(ctx context.Context, k, replaces *store.Key, limit int) error {

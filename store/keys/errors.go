@@ -29,6 +29,10 @@ var (
 
 	// ErrForbidden: the act is an owner's (S22, S30, D12), and the [Actor] is none.
 	ErrForbidden = errors.New("keys: only an owner may do this")
+
+	// ErrAudit: the audit trail is required and cannot be written, so nothing was
+	// done ([Options.AuditRequired]).
+	ErrAudit = errors.New("keys: audit trail cannot be written")
 )
 
 // A FieldError is a problem with one field of the parameters or options that a

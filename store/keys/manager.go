@@ -6,7 +6,9 @@ import (
 	"time"
 
 	"github.com/keystile/keystile/policy"
+	"github.com/keystile/keystile/ratelimit"
 	"github.com/keystile/keystile/store"
+	"github.com/keystile/keystile/store/audit"
 	"github.com/keystile/keystile/token"
 )
 
@@ -63,6 +65,37 @@ type Options struct {
 	// Defaults to the zero [store.CacheOptions].
 	Cache *store.CacheOptions
 
+	// Audit, if there is one, is told of every act: each call of a method that
+	// writes, by whomever, and whether it was done or refused. It gets one event for
+	// each act, when it is over. A call of [Manager.PutUser] that changes nothing is
+	// not an act, since it may be made at every sign-in.
+	// Defaults to none.
+	Audit audit.Sink
+
+	// AuditRequired makes Audit a condition: an act that changes something is
+	// announced by an intent before its first write, and is refused with [ErrAudit],
+	// having changed nothing, if the intent cannot be written. Then it gets an
+	// outcome, as without this option; one that cannot be written is reported by
+	// AuditFailed, and the method returns what it did, since it has been done.
+	// Defaults to false: acts go on while the trail cannot be written.
+	AuditRequired bool
+
+	// AuditFailed, if there is one, is called with the error of Audit for each event
+	// that could not be written. It is called on the way of the act, from as many
+	// goroutines as there are acts.
+	// Defaults to none: such errors are dropped.
+	AuditFailed func(error)
+
+	// Uses, if there is one, is what [Manager.Table] and [Manager.Preview] read of
+	// the use of keys: the one that the middleware writes to.
+	// Defaults to none: nothing is known of any use.
+	Uses store.Uses
+
+	// Limiter, if there is one, is what [Manager.Explain] asks how a key's quota
+	// stands, spending nothing: the one that the middleware spends from.
+	// Defaults to none: quotas are not explained.
+	Limiter ratelimit.Limiter
+
 	// Now is the clock. The middleware that uses [Manager.Verifier] must be given
 	// the same one.
 	// Defaults to [time.Now].
@@ -83,6 +116,14 @@ type Manager struct {
 	maxPerUser    int
 	maxDailyLimit int64
 	tiers         policy.Policy // nil: every tier
+
+	audit         audit.Sink // nil: no trail
+	idLen         int        // of the IDs of the format; with a trail
+	auditRequired bool
+	auditFailed   func(error) // may be nil
+
+	uses    store.Uses        // nil: nothing is known
+	limiter ratelimit.Limiter // nil: quotas are not explained
 }
 
 // New returns a Manager over s, which may be shared with other processes. All
@@ -125,6 +166,9 @@ func New(s store.Store, opts *Options) (*Manager, error) {
 	if o.MaxDailyLimit < -1 {
 		ps.add("MaxDailyLimit", "must be -1 (any number) or more")
 	}
+	if o.AuditRequired && o.Audit == nil {
+		ps.add("AuditRequired", "needs an Audit")
+	}
 	for i, name := range o.Tiers {
 		ps.check("Tiers["+strconv.Itoa(i)+"]", checkText(name))
 	}
@@ -148,6 +192,14 @@ func New(s store.Store, opts *Options) (*Manager, error) {
 		clock:         o.Now,
 		maxPerUser:    o.MaxPerUser,
 		maxDailyLimit: o.MaxDailyLimit,
+		audit:         o.Audit,
+		auditRequired: o.AuditRequired,
+		auditFailed:   o.AuditFailed,
+		uses:          o.Uses,
+		limiter:       o.Limiter,
+	}
+	if m.audit != nil {
+		m.idLen = len(o.Format.Generate().ID())
 	}
 	if len(o.Tiers) > 0 {
 		m.tiers = policy.Tier(o.Tiers...) // which copies them

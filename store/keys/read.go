@@ -92,6 +92,19 @@ func checkLimit(n int) string {
 
 // key reads a key that is not revoked from the store.
 func (m *Manager) key(ctx context.Context, ref Ref, now time.Time) (*store.Key, error) {
+	k, err := m.anyKey(ctx, ref)
+	switch {
+	case err != nil:
+		return nil, err
+	case revoked(k, now):
+		m.forget(k) // perhaps by another process, which the caller is told here
+		return nil, store.ErrNotFound
+	}
+	return k, nil
+}
+
+// anyKey reads a key from the store, revoked or not.
+func (m *Manager) anyKey(ctx context.Context, ref Ref) (*store.Key, error) {
 	// An empty field of a Query selects everything, where one of a Ref must select
 	// nothing; and a whole token must not reach the logs of a database.
 	if checkText(ref.Org) != "" || checkOptionalText(ref.User) != "" || checkText(ref.ID) != "" {
@@ -105,9 +118,6 @@ func (m *Manager) key(ctx context.Context, ref Ref, now time.Time) (*store.Key, 
 	case err != nil:
 		return nil, err
 	case len(ks) == 0:
-		return nil, store.ErrNotFound
-	case revoked(ks[0], now):
-		m.forget(ks[0]) // perhaps by another process, which the caller is told here
 		return nil, store.ErrNotFound
 	}
 	return ks[0], nil

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/keystile/keystile/store"
+	"github.com/keystile/keystile/store/audit"
 	"github.com/keystile/keystile/token"
 )
 
@@ -46,12 +47,19 @@ type RotateParams struct {
 // other error the rotation may have taken place with a token that nobody knows;
 // with a grace period there is time to notice.
 func (m *Manager) Rotate(ctx context.Context, p RotateParams) (token.Token, *store.Key, error) {
+	a := m.begin(audit.KeyRotate, p.Actor, p.Ref.Org, p.Ref.User, p.Ref.ID)
+	t, k, err := m.rotate(ctx, a, p)
+	a.end(ctx, err)
+	return t, k, err
+}
+
+func (m *Manager) rotate(ctx context.Context, a *act, p RotateParams) (token.Token, *store.Key, error) {
 	if p.Grace < 0 || p.Grace > MaxGrace {
 		days := strconv.Itoa(int(MaxGrace / (24 * time.Hour)))
 		return token.Token{}, nil, &FieldError{Field: "Grace", Problem: "must be from 0 to " + days + " days"}
 	}
 	for range maxConflicts {
-		t, k, err := m.rotateOnce(ctx, p)
+		t, k, err := m.rotateOnce(ctx, a, p)
 		if err == nil {
 			return t, k, nil
 		}
@@ -62,12 +70,13 @@ func (m *Manager) Rotate(ctx context.Context, p RotateParams) (token.Token, *sto
 	return token.Token{}, nil, fmt.Errorf("keys: rotate key: %w", store.ErrConflict)
 }
 
-func (m *Manager) rotateOnce(ctx context.Context, p RotateParams) (token.Token, *store.Key, error) {
+func (m *Manager) rotateOnce(ctx context.Context, a *act, p RotateParams) (token.Token, *store.Key, error) {
 	now := m.now()
 	old, err := m.key(ctx, p.Ref, now)
 	if err != nil {
 		return token.Token{}, nil, err
 	}
+	a.found(old)
 	if !old.RevokedAt.IsZero() {
 		return token.Token{}, nil, fmt.Errorf("%w: rotated already", ErrNotActive)
 	}
@@ -86,7 +95,7 @@ func (m *Manager) rotateOnce(ctx context.Context, p RotateParams) (token.Token, 
 	old.RevokedAt = instant(now.Add(p.Grace))
 	// No cap: one key comes and one goes, also for a user who has more than a cap
 	// that was lowered.
-	t, err := m.insert(ctx, &k, old, -1)
+	t, err := m.insert(ctx, a, &k, old, -1)
 	if err != nil {
 		return token.Token{}, nil, err
 	}

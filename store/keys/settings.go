@@ -7,6 +7,7 @@ import (
 
 	"github.com/keystile/keystile/policy"
 	"github.com/keystile/keystile/store"
+	"github.com/keystile/keystile/store/audit"
 )
 
 // Settings returns the settings of an organization, read from the store: zero
@@ -31,8 +32,15 @@ func (m *Manager) Settings(ctx context.Context, org string) (*policy.Settings, e
 // Only owners write settings (S22): [ErrForbidden] for other actors. Settings that
 // do not pass [policy.Settings.Validate] are refused with its joined errors, each a
 // [policy.FieldError].
-func (m *Manager) UpdateSettings(ctx context.Context, a Actor, s *policy.Settings) (*policy.Settings, error) {
-	if !a.Role.manages() {
+func (m *Manager) UpdateSettings(ctx context.Context, actor Actor, s *policy.Settings) (*policy.Settings, error) {
+	a := m.begin(audit.SettingsUpdate, actor, s.Org, "", "")
+	v, err := m.updateSettings(ctx, a, actor, s)
+	a.end(ctx, err)
+	return v, err
+}
+
+func (m *Manager) updateSettings(ctx context.Context, a *act, actor Actor, s *policy.Settings) (*policy.Settings, error) {
+	if !actor.Role.manages() {
 		return nil, ErrForbidden
 	}
 	v := *s
@@ -41,11 +49,27 @@ func (m *Manager) UpdateSettings(ctx context.Context, a Actor, s *policy.Setting
 	if err := errors.Join(ps.err(), v.Validate()); err != nil {
 		return nil, err
 	}
+	if err := a.intendSettings(ctx, &v); err != nil {
+		return nil, err
+	}
 	if err := m.writeSettings(ctx, &v); err != nil {
 		return nil, fmt.Errorf("keys: update settings: %w", err)
 	}
 	v.Version++
 	return &v, nil
+}
+
+// intendSettings is intend for settings, of which those in force have to be read
+// first. If they have changed since the caller read them, the write will fail.
+func (a *act) intendSettings(ctx context.Context, s *policy.Settings) error {
+	if a.m.audit == nil {
+		return nil
+	}
+	before, err := a.m.store.Settings(ctx, s.Org)
+	if err != nil {
+		return fmt.Errorf("keys: update settings: %w", err)
+	}
+	return a.intend(ctx, settingsChanges(before, s))
 }
 
 func (m *Manager) writeSettings(ctx context.Context, s *policy.Settings) error {

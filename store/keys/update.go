@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/keystile/keystile/store"
+	"github.com/keystile/keystile/store/audit"
 )
 
 // UpdateParams are the parameters of [Manager.Update]. What is nil stays as it is.
@@ -38,6 +39,13 @@ type UpdateParams struct {
 // if there is no such key or it is revoked; [store.ErrConflict]; and [ErrNotActive]
 // for a new NotAfter of a key whose own end has passed.
 func (m *Manager) Update(ctx context.Context, p UpdateParams) (*store.Key, error) {
+	a := m.begin(audit.KeyUpdate, p.Actor, p.Ref.Org, p.Ref.User, p.Ref.ID)
+	k, err := m.update(ctx, a, p)
+	a.end(ctx, err)
+	return k, err
+}
+
+func (m *Manager) update(ctx context.Context, a *act, p UpdateParams) (*store.Key, error) {
 	now := m.now()
 	var ps problems
 	var name string
@@ -60,7 +68,7 @@ func (m *Manager) Update(ctx context.Context, p UpdateParams) (*store.Key, error
 		return nil, err
 	}
 
-	return m.change(ctx, "update key", p.Ref, func(k *store.Key, now time.Time) (bool, error) {
+	return m.change(ctx, a, "update key", p.Ref, func(k *store.Key, now time.Time) (bool, error) {
 		if p.Version != 0 && p.Version != k.Version {
 			return false, store.ErrConflict
 		}
@@ -90,11 +98,18 @@ func (m *Manager) Update(ctx context.Context, p UpdateParams) (*store.Key, error
 //
 // Only owners disable keys, since their status says so (D12): [ErrForbidden] for
 // other actors. [store.ErrNotFound] if there is no such key or it is revoked.
-func (m *Manager) Disable(ctx context.Context, a Actor, ref Ref) (*store.Key, error) {
-	if !a.Role.manages() {
+func (m *Manager) Disable(ctx context.Context, actor Actor, ref Ref) (*store.Key, error) {
+	a := m.begin(audit.KeyDisable, actor, ref.Org, ref.User, ref.ID)
+	k, err := m.disable(ctx, a, actor, ref)
+	a.end(ctx, err)
+	return k, err
+}
+
+func (m *Manager) disable(ctx context.Context, a *act, actor Actor, ref Ref) (*store.Key, error) {
+	if !actor.Role.manages() {
 		return nil, ErrForbidden
 	}
-	return m.change(ctx, "disable key", ref, func(k *store.Key, now time.Time) (bool, error) {
+	return m.change(ctx, a, "disable key", ref, func(k *store.Key, now time.Time) (bool, error) {
 		if !k.DisabledAt.IsZero() {
 			return false, nil
 		}
@@ -104,11 +119,18 @@ func (m *Manager) Disable(ctx context.Context, a Actor, ref Ref) (*store.Key, er
 }
 
 // Enable undoes [Manager.Disable], with the same errors.
-func (m *Manager) Enable(ctx context.Context, a Actor, ref Ref) (*store.Key, error) {
-	if !a.Role.manages() {
+func (m *Manager) Enable(ctx context.Context, actor Actor, ref Ref) (*store.Key, error) {
+	a := m.begin(audit.KeyEnable, actor, ref.Org, ref.User, ref.ID)
+	k, err := m.enable(ctx, a, actor, ref)
+	a.end(ctx, err)
+	return k, err
+}
+
+func (m *Manager) enable(ctx context.Context, a *act, actor Actor, ref Ref) (*store.Key, error) {
+	if !actor.Role.manages() {
 		return nil, ErrForbidden
 	}
-	return m.change(ctx, "enable key", ref, func(k *store.Key, _ time.Time) (bool, error) {
+	return m.change(ctx, a, "enable key", ref, func(k *store.Key, _ time.Time) (bool, error) {
 		if k.DisabledAt.IsZero() {
 			return false, nil
 		}
@@ -127,31 +149,38 @@ func (m *Manager) Enable(ctx context.Context, a Actor, ref Ref) (*store.Key, err
 // [store.ErrNotFound] if there is no such key or it is revoked already (D28). After
 // any other error it is not known whether the key is revoked: call Revoke again,
 // and take ErrNotFound for success.
-func (m *Manager) Revoke(ctx context.Context, _ Actor, ref Ref) error {
-	_, err := m.change(ctx, "revoke key", ref, func(k *store.Key, now time.Time) (bool, error) {
+func (m *Manager) Revoke(ctx context.Context, actor Actor, ref Ref) error {
+	a := m.begin(audit.KeyRevoke, actor, ref.Org, ref.User, ref.ID)
+	_, err := m.change(ctx, a, "revoke key", ref, func(k *store.Key, now time.Time) (bool, error) {
 		k.RevokedAt = now
 		return true, nil
 	})
+	a.end(ctx, err)
 	return err
 }
 
 // change reads a key that is not revoked, lets edit change it, and writes it if
 // edit reports a change. It starts over if somebody else changed the key meanwhile.
 // It returns the key as it is then.
-func (m *Manager) change(ctx context.Context, act string, ref Ref, edit func(k *store.Key, now time.Time) (bool, error)) (*store.Key, error) {
+func (m *Manager) change(ctx context.Context, a *act, what string, ref Ref, edit func(k *store.Key, now time.Time) (bool, error)) (*store.Key, error) {
 	for range maxConflicts {
 		now := m.now()
 		k, err := m.key(ctx, ref, now)
 		if err != nil {
-			return nil, fmt.Errorf("keys: %s: %w", act, err)
+			return nil, fmt.Errorf("keys: %s: %w", what, err)
 		}
+		a.found(k)
+		before := *k
 		changed, err := edit(k, now)
 		if err != nil {
-			return nil, fmt.Errorf("keys: %s: %w", act, err)
+			return nil, fmt.Errorf("keys: %s: %w", what, err)
 		}
 		if !changed {
 			m.forget(k) // perhaps another process made it so
 			return k, nil
+		}
+		if err := a.intend(ctx, keyChanges(&before, k)); err != nil {
+			return nil, err
 		}
 		err = m.updateKey(ctx, k)
 		if err == nil {
@@ -159,10 +188,10 @@ func (m *Manager) change(ctx context.Context, act string, ref Ref, edit func(k *
 			return k, nil
 		}
 		if !errors.Is(err, store.ErrConflict) {
-			return nil, fmt.Errorf("keys: %s: %w", act, err)
+			return nil, fmt.Errorf("keys: %s: %w", what, err)
 		}
 	}
-	return nil, fmt.Errorf("keys: %s: %w", act, store.ErrConflict)
+	return nil, fmt.Errorf("keys: %s: %w", what, store.ErrConflict)
 }
 
 func (m *Manager) updateKey(ctx context.Context, k *store.Key) error {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/keystile/keystile/store"
+	"github.com/keystile/keystile/store/audit"
 )
 
 // PutUser tells the Manager of a user: it adds the user, or replaces what is known
@@ -25,6 +26,15 @@ import (
 //
 // The error is a joined [FieldError] for each bad field, or a failure of the store.
 func (m *Manager) PutUser(ctx context.Context, u *store.User) error {
+	a := m.begin(audit.UserPut, Actor{Role: Operator}, u.Org, u.ID, "")
+	err := m.putUser(ctx, a, u)
+	if err != nil || a.writing {
+		a.end(ctx, err)
+	}
+	return err
+}
+
+func (m *Manager) putUser(ctx context.Context, a *act, u *store.User) error {
 	v := *u
 	v.Email = strings.TrimSpace(v.Email)
 	v.SuspendedAt = instant(v.SuspendedAt)
@@ -39,7 +49,7 @@ func (m *Manager) PutUser(ctx context.Context, u *store.User) error {
 	if err := ps.err(); err != nil {
 		return err
 	}
-	return m.changeUser(ctx, "put user", v.Org, v.ID, func(known *store.User) (store.User, error) {
+	return m.changeUser(ctx, a, "put user", v.Org, v.ID, func(known *store.User) (store.User, error) {
 		if known != nil {
 			v.Permitted, v.Version = known.Permitted, known.Version
 		} else {
@@ -55,11 +65,18 @@ func (m *Manager) PutUser(ctx context.Context, u *store.User) error {
 //
 // Only owners grant (S30): [ErrForbidden] for other actors. [store.ErrNotFound] if
 // there is no such user.
-func (m *Manager) SetPermitted(ctx context.Context, a Actor, org, user string, permitted bool) error {
-	if !a.Role.manages() {
+func (m *Manager) SetPermitted(ctx context.Context, actor Actor, org, user string, permitted bool) error {
+	a := m.begin(audit.UserPermission, actor, org, user, "")
+	err := m.setPermitted(ctx, a, actor, org, user, permitted)
+	a.end(ctx, err)
+	return err
+}
+
+func (m *Manager) setPermitted(ctx context.Context, a *act, actor Actor, org, user string, permitted bool) error {
+	if !actor.Role.manages() {
 		return ErrForbidden
 	}
-	return m.changeUser(ctx, "set permitted", org, user, func(known *store.User) (store.User, error) {
+	return m.changeUser(ctx, a, "set permitted", org, user, func(known *store.User) (store.User, error) {
 		if known == nil {
 			return store.User{}, store.ErrNotFound
 		}
@@ -71,29 +88,32 @@ func (m *Manager) SetPermitted(ctx context.Context, a Actor, org, user string, p
 
 // changeUser writes what edit makes of a user, nil if there is none, unless that
 // is the same. It starts over if somebody else changed the user meanwhile.
-func (m *Manager) changeUser(ctx context.Context, act, org, user string, edit func(known *store.User) (store.User, error)) error {
+func (m *Manager) changeUser(ctx context.Context, a *act, what, org, user string, edit func(known *store.User) (store.User, error)) error {
 	defer m.forgetUser(org, user) // also of what another process wrote
 	for range maxConflicts {
 		known, err := m.user(ctx, org, user)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			return fmt.Errorf("keys: %s: %w", act, err)
+			return fmt.Errorf("keys: %s: %w", what, err)
 		}
 		v, err := edit(known)
 		if err != nil {
-			return fmt.Errorf("keys: %s: %w", act, err)
+			return fmt.Errorf("keys: %s: %w", what, err)
 		}
 		if known != nil && v == *known {
 			return nil
+		}
+		if err := a.intend(ctx, userChanges(known, &v)); err != nil {
+			return err
 		}
 		err = m.store.PutUser(ctx, &v)
 		if err == nil {
 			return nil
 		}
 		if !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrExists) && !errors.Is(err, store.ErrNotFound) {
-			return fmt.Errorf("keys: %s: %w", act, err)
+			return fmt.Errorf("keys: %s: %w", what, err)
 		}
 	}
-	return fmt.Errorf("keys: %s: %w", act, store.ErrConflict)
+	return fmt.Errorf("keys: %s: %w", what, store.ErrConflict)
 }
 
 // User returns a user: [store.ErrNotFound] if there is none.
