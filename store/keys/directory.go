@@ -96,9 +96,9 @@ func (d *directory) record(k *store.Key) *store.Record {
 	return store.NewRecord(k, u)
 }
 
-// pages returns the pages of the keys that q asks for, from q.After on, each of at
-// most q.Limit keys, which must be set. It ends after the last page and after an
-// error.
+// pages returns the keys that q asks for, from q.After on, in pages that are not
+// empty: the first of at most q.Limit keys, which must be set, the others of at most
+// maxPage. It ends after the last page and after an error.
 func (m *Manager) pages(ctx context.Context, q store.Query) iter.Seq2[[]*store.Key, error] {
 	return func(yield func([]*store.Key, error) bool) {
 		for {
@@ -110,7 +110,7 @@ func (m *Manager) pages(ctx context.Context, q store.Query) iter.Seq2[[]*store.K
 			if len(page) > 0 && !yield(page, nil) || len(page) < q.Limit {
 				return
 			}
-			q.After = cursor(page[len(page)-1])
+			q.After, q.Limit = cursor(page[len(page)-1]), maxPage
 		}
 	}
 }

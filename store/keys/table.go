@@ -103,7 +103,6 @@ func (m *Manager) scan(ctx context.Context, q TableQuery) (rows []Row, next stor
 		}
 		read += len(page)
 		last := cursor(page[len(page)-1])
-		more := len(page) == sq.Limit
 		if !q.Revoked {
 			page = unrevoked(page, now)
 		}
@@ -121,7 +120,7 @@ func (m *Manager) scan(ctx context.Context, q TableQuery) (rows []Row, next stor
 			}
 			rows = append(rows, row)
 		}
-		if more && read >= maxScan {
+		if read >= maxScan {
 			return rows, last, nil
 		}
 	}

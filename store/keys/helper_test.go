@@ -1,0 +1,3 @@
+package keys_test
+import "net/netip"
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
