@@ -28,9 +28,9 @@ race: ## run the core's tests three times each on 1, 2 and 4 processors under th
 	go test -race -shuffle=on -count=3 -cpu=1,2,4 ./...
 
 .PHONY: cover
-cover: ## measure the coverage of the core by the tests of all modules, and fail below the gates
+cover: ## measure the coverage of every package by the tests of all modules, and fail below the gates
 	@mkdir -p .cover
-	go test -coverpkg="$$(go list ./... | paste -s -d ,)" -coverprofile=.cover/profile work >.cover/log || { cat .cover/log; exit 1; }
+	@go run ./internal/testsummary -coverpkg="$$(go list work | grep -vE '/(examples|internal/itest)(/|$$)' | paste -s -d ,)" -coverprofile=.cover/profile work >.cover/log || { cat .cover/log; exit 1; }
 	go run ./internal/covergate .cover/profile
 
 .PHONY: fuzz
@@ -64,7 +64,7 @@ modules: ## build and vet each module without the workspace, as its users do
 	@for dir in $(modules); do (echo "$$dir" && cd "$$dir" && GOWORK=off go build ./... && GOWORK=off go vet ./...); done
 
 .PHONY: 386
-386: ## vet the core for a 32-bit platform, and test it there if this machine runs such programs
+386: ## vet the library for a 32-bit platform, and test it there if this machine runs such programs
 	tools/test386
 
 .PHONY: api
