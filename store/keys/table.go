@@ -146,6 +146,36 @@ func (m *Manager) addUses(ctx context.Context, org string, rows []Row) error {
 	return err
 }
 
+// Row returns the row of one key: [store.ErrNotFound] if there is no such key or it
+// is revoked.
+func (m *Manager) Row(ctx context.Context, ref Ref) (Row, error) {
+	r, err := m.row(ctx, ref)
+	if err != nil {
+		return Row{}, fmt.Errorf("keys: row: %w", err)
+	}
+	return r, nil
+}
+
+func (m *Manager) row(ctx context.Context, ref Ref) (Row, error) {
+	now := m.now()
+	k, err := m.key(ctx, ref, now)
+	if err != nil {
+		return Row{}, err
+	}
+	s, err := m.store.Settings(ctx, k.Org)
+	if err != nil {
+		return Row{}, err
+	}
+	d := m.directory(k.Org)
+	if err := d.find(ctx, []*store.Key{k}); err != nil {
+		return Row{}, err
+	}
+	r := d.record(k)
+	rows := []Row{{Key: k, User: r.User, Status: StatusOf(r, s, now)}}
+	err = m.addUses(ctx, k.Org, rows)
+	return rows[0], err
+}
+
 // unrevoked returns those of ks that are not revoked at now.
 func unrevoked(ks []*store.Key, now time.Time) []*store.Key {
 	return slices.DeleteFunc(ks, func(k *store.Key) bool { return revoked(k, now) })

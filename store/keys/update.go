@@ -30,14 +30,19 @@ type UpdateParams struct {
 	// NotAfter is the new end of the key; a zero Time takes the end away. An end
 	// that has passed is final (D23): the key cannot be brought back by a later one.
 	NotAfter *time.Time
+
+	// Disabled is what [Manager.Disable] and [Manager.Enable] set, for callers who
+	// change it together with something else.
+	Disabled *bool
 }
 
 // Update changes a key and returns it as it is then. All fields are changed, or
 // none.
 //
-// The errors are: a joined [FieldError] for each bad parameter; [store.ErrNotFound]
-// if there is no such key or it is revoked; [store.ErrConflict]; and [ErrNotActive]
-// for a new NotAfter of a key whose own end has passed.
+// The errors are: [ErrForbidden] for a Disabled that no owner sets; a joined
+// [FieldError] for each bad parameter; [store.ErrNotFound] if there is no such key
+// or it is revoked; [store.ErrConflict]; and [ErrNotActive] for a new NotAfter of a
+// key whose own end has passed.
 func (m *Manager) Update(ctx context.Context, p UpdateParams) (*store.Key, error) {
 	a := m.begin(audit.KeyUpdate, p.Actor, p.Ref.Org, p.Ref.User, p.Ref.ID)
 	k, err := m.update(ctx, a, p)
@@ -46,6 +51,9 @@ func (m *Manager) Update(ctx context.Context, p UpdateParams) (*store.Key, error
 }
 
 func (m *Manager) update(ctx context.Context, a *act, p UpdateParams) (*store.Key, error) {
+	if p.Disabled != nil && !p.Actor.Role.manages() {
+		return nil, ErrForbidden
+	}
 	now := m.now()
 	var ps problems
 	var name string
@@ -86,6 +94,12 @@ func (m *Manager) update(ctx context.Context, a *act, p UpdateParams) (*store.Ke
 				return false, ErrNotActive
 			}
 			k.NotAfter = notAfter
+		}
+		if p.Disabled != nil && *p.Disabled == k.DisabledAt.IsZero() {
+			k.DisabledAt = time.Time{}
+			if *p.Disabled {
+				k.DisabledAt = now
+			}
 		}
 		return true, nil
 	})
