@@ -2,7 +2,6 @@ package oidcauth
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -82,8 +81,8 @@ func (a *Authenticator) Authenticate(r *http.Request) (*policy.Principal, error)
 		return nil, errNotNew
 	}
 	now := a.opts.Now()
-	digest := sha256.Sum256([]byte(token))
-	if e, ok := a.cache.get(digest, now); ok && a.keys.holds(e.key, now) {
+	d := sum(token)
+	if e, ok := a.cache.get(d, now); ok && a.keys.holds(e.key, now) {
 		return e.principal, nil
 	}
 
@@ -98,7 +97,7 @@ func (a *Authenticator) Authenticate(r *http.Request) (*policy.Principal, error)
 	if err := a.identify(r.Context(), claims, p); err != nil {
 		return nil, err
 	}
-	a.cache.put(digest, entry{key, p, earlier(exp, now.Add(cacheFor))}, now)
+	a.cache.put(d, entry{key, p, earlier(exp, now.Add(cacheFor))}, now)
 	return p, nil
 }
 

@@ -45,6 +45,10 @@ type Identity struct {
 // Principal are those of the record. A person whose record is suspended is refused,
 // by 401 (D17): within a minute, since verified tokens are remembered. A failure of
 // Users is answered by 503.
+//
+// Nothing is locked between the read and the write, which happens only at the first
+// sign-in and when claims change: what the host pushes about the same person in that
+// instant is lost if PutUser replaces the whole record, as that of a Manager does.
 type Users interface {
 	// User returns a user. The error wraps store.ErrNotFound if there is none.
 	User(ctx context.Context, org, id string) (*store.User, error)

@@ -147,7 +147,7 @@ func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status, body := i.answer(r)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	w.Write(body)
+	_, _ = w.Write(body) // the client may be gone
 }
 
 // Client returns a client whose requests are answered by the Issuer, without any
