@@ -18,7 +18,7 @@ const (
 
 	// maxUserPages bounds those pages. Users of a larger organization that are not
 	// among them are looked up one by one.
-	maxUserPages = 10
+	maxUserPages = 5
 )
 
 // A directory finds the users of one organization's keys, page by page of keys,
@@ -107,10 +107,15 @@ func (m *Manager) pages(ctx context.Context, q store.Query) iter.Seq2[[]*store.K
 				yield(nil, err)
 				return
 			}
-			if len(page) > 0 && !yield(page, nil) || len(page) < q.Limit {
+			if len(page) == 0 {
 				return
 			}
+			// The page is the caller's from here on, who may leave keys out of it.
+			more := len(page) >= q.Limit
 			q.After, q.Limit = cursor(page[len(page)-1]), maxPage
+			if !yield(page, nil) || !more {
+				return
+			}
 		}
 	}
 }

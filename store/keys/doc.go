@@ -22,6 +22,15 @@
 // who the Actor claims to be, nor which keys and organizations the Actor may see:
 // put the signed-in user into [Ref.User] and [CreateParams.User].
 //
+// What owners are shown comes from the rules that decide about requests:
+// [Manager.Table] has the status of each key, [Manager.Explain] why one works or
+// does not, and [Manager.Preview] what settings would change before they are put
+// in force.
+//
+// Every act can be told to an audit trail ([Options.Audit]), acts of people and of
+// programs alike, done or refused; and it can be required to be, so that nothing
+// is done that the trail does not know of ([Options.AuditRequired]).
+//
 // The package never authenticates or counts a request, speaks no HTTP, keeps no
 // token, deletes no user, and runs nothing in the background: call
 // [Manager.Purge] from a timer of the host. It stores no state that can be

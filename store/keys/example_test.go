@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"net/netip"
 	"time"
 
 	"github.com/keystile/keystile/policy"
+	"github.com/keystile/keystile/ratelimit"
 	"github.com/keystile/keystile/store"
+	"github.com/keystile/keystile/store/audit"
 	"github.com/keystile/keystile/store/keys"
 	"github.com/keystile/keystile/store/memstore"
 )
@@ -375,4 +378,147 @@ func ExampleStatusOf() {
 	// Output:
 	// disabled_by_owner [user_not_permitted] 2026-03-31
 	// disabled_by_owner [user_not_permitted expired] 2026-03-31
+}
+
+// A sink of the host's own, here one that prints.
+type printer struct{}
+
+func (printer) Write(_ context.Context, e audit.Event) error {
+	fmt.Printf("%s of %s by %s %q: %q %q %v\n", e.Phase, e.Action, e.Actor.Role, e.Actor.ID, e.Outcome, e.Reason, e.Changes)
+	return nil
+}
+
+// With a trail that is required nothing is done that was not announced.
+func ExampleOptions_audit() {
+	ctx := context.Background()
+	mgr := newManager(&keys.Options{Audit: printer{}, AuditRequired: true})
+	owner := keys.Actor{ID: "u9", Role: keys.Owner, Credential: policy.JWT, Addr: netip.MustParseAddr("192.0.2.9")}
+	if err := mgr.SetPermitted(ctx, owner, "acme", "u1", true); err != nil {
+		log.Fatal(err)
+	}
+	err := mgr.SetPermitted(ctx, keys.Actor{ID: "u1"}, "acme", "u1", true)
+	fmt.Println(err)
+	// Output:
+	// intent of user.put by operator "": "" "" [{email  ada@acme.example} {tier  Pro}]
+	// outcome of user.put by operator "": "success" "" [{email  ada@acme.example} {tier  Pro}]
+	// intent of user.permission by owner "u9": "" "" [{permitted false true}]
+	// outcome of user.permission by owner "u9": "success" "" [{permitted false true}]
+	// outcome of user.permission by user "u1": "failure" "forbidden" []
+	// keys: only an owner may do this
+}
+
+func ExampleManager_Table() {
+	ctx := context.Background()
+	mgr := newManager(nil)
+	newKey(mgr)
+	q := keys.TableQuery{Org: "acme", Creator: "ada@", State: keys.Active, Limit: 10}
+	for {
+		rows, next, err := mgr.Table(ctx, q)
+		if err != nil {
+			log.Fatal(err)
+		}
+		for _, r := range rows {
+			fmt.Println(r.User.Email, r.Key.Name, r.Status.State, r.Uses.LastUsed.IsZero())
+		}
+		if next == (store.Cursor{}) {
+			break
+		}
+		q.After = next
+	}
+	// Output: ada@acme.example SIEM export active true
+}
+
+// A page can have fewer rows than asked for before the last: only next tells.
+func ExampleManager_Table_incorrect() {
+	ctx := context.Background()
+	mgr := newManager(nil)
+	newKey(mgr)
+	q := keys.TableQuery{Org: "acme", State: keys.Expired, Limit: 10}
+	rows, next, err := mgr.Table(ctx, q)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("the last page, incorrect:", len(rows) < q.Limit)
+	fmt.Println("the last page:", next == (store.Cursor{}))
+	// Output:
+	// the last page, incorrect: true
+	// the last page: true
+}
+
+func ExampleManager_Row() {
+	mgr := newManager(nil)
+	key := newKey(mgr)
+	row, err := mgr.Row(context.Background(), keys.Ref{Org: "acme", User: "u1", ID: key.ID})
+	fmt.Println(row.User.Email, row.Status.State, err)
+	// Output: ada@acme.example active <nil>
+}
+
+func ExampleManager_Places() {
+	mgr := newManager(nil)
+	newKey(mgr)
+	p, err := mgr.Places(context.Background(), "acme", "u1")
+	fmt.Println(len(p.KeyIDs), "of", p.Limit, err)
+	// Output: 1 of 5 <nil>
+}
+
+func ExampleManager_Preview() {
+	ctx := context.Background()
+	mgr := newManager(nil)
+	newKey(mgr)
+	settings, err := mgr.Settings(ctx, "acme")
+	if err != nil {
+		log.Fatal(err)
+	}
+	proposed := *settings
+	proposed.RestrictUsers = true
+	p, err := mgr.Preview(ctx, &proposed, 7*24*time.Hour)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(p.Changed, "of", p.Keys, "keys would change, of", p.Users, "people")
+	for _, c := range p.Changes {
+		fmt.Println(c.User, c.Name, c.From.State, c.To.State, c.To.Reasons)
+	}
+	// Output:
+	// 1 of 1 keys would change, of 1 people
+	// u1 SIEM export active disabled_by_owner [user_not_permitted]
+}
+
+func ExampleManager_Explain() {
+	ctx := context.Background()
+	limiter := ratelimit.NewDaily(ratelimit.NewMemory(), nil) // the Guard's
+	mgr := newManager(&keys.Options{Limiter: limiter})
+	key := newKey(mgr)
+	list, err := policy.ParseIPList("198.51.100.0/24")
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = mgr.UpdateSettings(ctx, keys.Actor{ID: "u9", Role: keys.Owner}, &policy.Settings{Org: "acme", AllowedIPs: list})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	e, err := mgr.Explain(ctx, keys.Ref{Org: "acme", ID: key.ID}, netip.MustParseAddr("192.0.2.7"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, v := range e.Verdicts {
+		fmt.Println(v.Rule, v.Decision)
+	}
+	fmt.Println(e.Decision.Reason, e.Status.State, e.Quota.Used, e.Quota.Limit)
+	// Output:
+	// known {true }
+	// revoked {true }
+	// suspended {true }
+	// enabled {true }
+	// permitted {true }
+	// expiry {true }
+	// address {false address_not_allowed}
+	// quota {true }
+	// address_not_allowed active 0 250
+}
+
+func ExampleRole_String() {
+	fmt.Println(keys.PlainUser, keys.Owner, keys.Operator)
+	// Output: user owner operator
 }

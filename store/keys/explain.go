@@ -62,9 +62,10 @@ type Explanation struct {
 
 // Explain tells what a request with a key from addr would be told now, and what
 // each rule says of it, spending nothing. The zero addr is an unknown address. It
-// asks the policies that decide about requests, read from the store and not from
-// the cache, and [policy.Default] of them: what the host requires on top, such as
-// scopes, and the x-api-user of a request, are not known here.
+// asks the policies of [policy.Default] about what is in the store, not in the
+// cache. What the host requires on top, such as scopes, and the x-api-user of a
+// request, are not known here; nor is a Guard's LimiterFailOpen, by which a limiter
+// that fails would be passed.
 //
 // Revoked keys are found too. [store.ErrNotFound] if there is no such key.
 func (m *Manager) Explain(ctx context.Context, ref Ref, addr netip.Addr) (Explanation, error) {
@@ -88,7 +89,7 @@ func (m *Manager) Explain(ctx context.Context, ref Ref, addr netip.Addr) (Explan
 	}
 	known := d.known[k.User] != nil
 	e.require(RuleKnown, known, policy.InvalidToken)
-	e.require(RuleRevoked, !revoked(k, now), policy.InvalidToken)
+	e.require(RuleRevoked, !k.RevokedBy(now), policy.InvalidToken)
 	e.require(RuleSuspended, !known || r.User.SuspendedAt.IsZero(), policy.InvalidToken)
 	req := policy.Request{Principal: r.Principal, Settings: s, Addr: addr, Time: now}
 	e.add(RuleEnabled, policy.Enabled().Evaluate(req))

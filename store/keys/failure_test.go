@@ -48,6 +48,18 @@ var methods = []struct {
 		t, k, err := b.Rotate(ctx, keys.RotateParams{Ref: ref(k), Grace: time.Hour})
 		return []any{t, k}, err
 	}},
+	{"Table", func(ctx context.Context, b *bundle, _ *store.Key) (any, error) {
+		rows, _, err := b.Table(ctx, keys.TableQuery{Org: org})
+		return rows, err
+	}},
+	{"Row", func(ctx context.Context, b *bundle, k *store.Key) (any, error) { return b.Row(ctx, ref(k)) }},
+	{"Places", func(ctx context.Context, b *bundle, _ *store.Key) (any, error) { return b.Places(ctx, org, "ada") }},
+	{"Explain", func(ctx context.Context, b *bundle, k *store.Key) (any, error) {
+		return b.Explain(ctx, ref(k), addr("192.0.2.1"))
+	}},
+	{"Preview", func(ctx context.Context, b *bundle, _ *store.Key) (any, error) {
+		return b.Preview(ctx, &policy.Settings{Org: org, RestrictUsers: true}, day)
+	}},
 	{"PutUser of a new user", func(ctx context.Context, b *bundle, _ *store.Key) (any, error) {
 		return nil, b.PutUser(ctx, &store.User{Org: org, ID: "carol"})
 	}},

@@ -64,12 +64,13 @@ type bundle struct {
 func setup(t *testing.T, opts *keys.Options) *bundle {
 	t.Helper()
 	b := &bundle{t: t, mem: memstore.New(), clock: &clock{t: start}}
-	b.hook = &hooked{Store: b.mem}
+	b.hook = &hooked{Store: b.mem, uses: b.mem}
 	var o keys.Options
 	if opts != nil {
 		o = *opts
 	}
 	o.Now = b.clock.Now
+	o.Uses = b.hook
 	var err error
 	b.Manager, err = keys.New(b.hook, &o)
 	require.NoError(t, err)
@@ -77,6 +78,24 @@ func setup(t *testing.T, opts *keys.Options) *bundle {
 	b.put(store.User{ID: "bob"})
 	b.put(store.User{ID: "olga", Owner: true})
 	return b
+}
+
+// used notes that a key was used once, at a time from an address.
+func (b *bundle) used(k *store.Key, from string, at time.Time) {
+	b.t.Helper()
+	require.NoError(b.t, b.mem.RecordUses(b.t.Context(), []store.Use{{
+		KeyID: k.ID, Addr: addr(from), UserAgent: "curl/8", First: at, Last: at, Count: 1,
+	}}))
+}
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+// list parses a list of addresses.
+func list(tb testing.TB, text string) policy.IPList {
+	tb.Helper()
+	l, err := policy.ParseIPList(text)
+	require.NoError(tb, err)
+	return l
 }
 
 // put pushes a user with what a test does not care about filled in.
@@ -194,6 +213,7 @@ func (b *bundle) count(user string, all bool) int {
 // it is given a time in a form that is not the stored one.
 type hooked struct {
 	store.Store
+	uses   store.Uses
 	mu     sync.Mutex
 	before func(op string) error // an error is returned instead of the call
 	after  func(op string) error // an error is returned although the call was made
@@ -272,6 +292,15 @@ func (h *hooked) UpdateSettings(ctx context.Context, s *policy.Settings) error {
 	return h.call("UpdateSettings", func() error { return h.Store.UpdateSettings(ctx, s) })
 }
 
+func (h *hooked) RecordUses(ctx context.Context, uses []store.Use) error {
+	return h.call("RecordUses", func() error { return h.uses.RecordUses(ctx, uses) })
+}
+
+func (h *hooked) Uses(ctx context.Context, org string, ids []string) (sums []store.UseSummary, err error) {
+	err = h.call("Uses", func() (err error) { sums, err = h.uses.Uses(ctx, org, ids); return err })
+	return sums, err
+}
+
 // mustBeKept panics unless every store keeps the times as they are.
 func mustBeKept(times ...time.Time) {
 	for _, t := range times {
@@ -307,4 +336,24 @@ func flatten(err error) []error {
 		return nil
 	}
 	return []error{err}
+}
+
+// trips returns a function that returns how many trips to the store the Manager has
+// made, by method, since the call before.
+func (b *bundle) trips() func() map[string]int {
+	var mu sync.Mutex
+	n := make(map[string]int)
+	b.hook.on(func(op string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		n[op]++
+		return nil
+	}, nil)
+	return func() map[string]int {
+		mu.Lock()
+		defer mu.Unlock()
+		have := n
+		n = make(map[string]int)
+		return have
+	}
 }

@@ -92,7 +92,8 @@ type Options struct {
 	Uses store.Uses
 
 	// Limiter, if there is one, is what [Manager.Explain] asks how a key's quota
-	// stands, spending nothing: the one that the middleware spends from.
+	// stands, spending nothing: the one that the middleware spends from, with the
+	// same clock.
 	// Defaults to none: quotas are not explained.
 	Limiter ratelimit.Limiter
 

@@ -62,7 +62,7 @@ func (m *Manager) List(ctx context.Context, q store.Query) ([]*store.Key, error)
 			return nil, fmt.Errorf("keys: list keys: %w", err)
 		}
 		for _, k := range page {
-			if !all && revoked(k, now) {
+			if !all && k.RevokedBy(now) {
 				continue
 			}
 			if found = append(found, k); len(found) == limit {
@@ -96,7 +96,7 @@ func (m *Manager) key(ctx context.Context, ref Ref, now time.Time) (*store.Key, 
 	switch {
 	case err != nil:
 		return nil, err
-	case revoked(k, now):
+	case k.RevokedBy(now):
 		m.forget(k) // perhaps by another process, which the caller is told here
 		return nil, store.ErrNotFound
 	}
@@ -121,9 +121,4 @@ func (m *Manager) anyKey(ctx context.Context, ref Ref) (*store.Key, error) {
 		return nil, store.ErrNotFound
 	}
 	return ks[0], nil
-}
-
-// revoked reports whether k is revoked at now. RevokedAt may lie ahead (D39).
-func revoked(k *store.Key, now time.Time) bool {
-	return !k.RevokedAt.IsZero() && !now.Before(k.RevokedAt)
 }

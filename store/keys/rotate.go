@@ -92,7 +92,7 @@ func (m *Manager) rotateOnce(ctx context.Context, a *act, p RotateParams) (token
 	k.Scopes = slices.Clone(old.Scopes)
 	k.CreatedAt = now
 	k.Version = 1
-	old.RevokedAt = instant(now.Add(p.Grace))
+	old.RevokedAt, old.Revoked = instant(now.Add(p.Grace)), p.Grace == 0
 	// No cap: one key comes and one goes, also for a user who has more than a cap
 	// that was lowered.
 	t, err := m.insert(ctx, a, &k, old, -1)

@@ -48,7 +48,7 @@ type Status struct {
 // A key in the grace period of its rotation is not revoked before its RevokedAt.
 func StatusOf(r *store.Record, s *policy.Settings, now time.Time) Status {
 	st := Status{State: Active, ExpiresAt: r.Principal.ExpiresAt(s)}
-	isRevoked, isSuspended := revoked(r.Key, now), !r.User.SuspendedAt.IsZero()
+	isRevoked, isSuspended := r.Key.RevokedBy(now), !r.User.SuspendedAt.IsZero()
 	if isRevoked || isSuspended {
 		st.Reasons = append(st.Reasons, policy.InvalidToken)
 	}

@@ -93,7 +93,8 @@ func (m *Manager) scan(ctx context.Context, q TableQuery) (rows []Row, next stor
 	}
 	now, d := m.now(), m.directory(q.Org)
 	sq := store.Query{Org: q.Org, User: q.User, Name: q.Name, Revoked: true, After: q.After, Limit: q.Limit + 1}
-	if q.State != "" || q.Creator != "" || sq.Limit > maxPage {
+	computed := q.State != "" || q.Creator != "" // and so unknown to the store
+	if computed || sq.Limit > maxPage {
 		sq.Limit = maxPage
 	}
 	read := 0
@@ -105,6 +106,9 @@ func (m *Manager) scan(ctx context.Context, q TableQuery) (rows []Row, next stor
 		last := cursor(page[len(page)-1])
 		if !q.Revoked {
 			page = unrevoked(page, now)
+		}
+		if !computed {
+			page = page[:min(len(page), q.Limit+1-len(rows))] // all of these are rows
 		}
 		if err := d.find(ctx, page); err != nil {
 			return nil, next, err
@@ -140,10 +144,13 @@ func (m *Manager) addUses(ctx context.Context, org string, rows []Row) error {
 		ids[i] = r.Key.ID
 	}
 	sums, err := m.summaries(ctx, org, ids)
-	for i := range sums {
+	if err != nil {
+		return err
+	}
+	for i := range rows {
 		rows[i].Uses = sums[i]
 	}
-	return err
+	return nil
 }
 
 // Row returns the row of one key: [store.ErrNotFound] if there is no such key or it
@@ -178,7 +185,7 @@ func (m *Manager) row(ctx context.Context, ref Ref) (Row, error) {
 
 // unrevoked returns those of ks that are not revoked at now.
 func unrevoked(ks []*store.Key, now time.Time) []*store.Key {
-	return slices.DeleteFunc(ks, func(k *store.Key) bool { return revoked(k, now) })
+	return slices.DeleteFunc(ks, func(k *store.Key) bool { return k.RevokedBy(now) })
 }
 
 // lower returns s with its ASCII letters in lower case, and the others as they are.

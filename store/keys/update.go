@@ -156,9 +156,8 @@ func (m *Manager) enable(ctx context.Context, a *act, actor Actor, ref Ref) (*st
 // Revoke ends a key for good and at once, a key in the grace period of its
 // rotation too (S19). Requests here are refused from the return of Revoke on, also
 // ones whose lookup was under way; other processes follow within
-// [store.CacheOptions.TTL]. The end is an instant of the Manager's clock: where a
-// clock is behind it, or is set back, it comes that much later. Revoke tries again
-// by itself if the key is being changed by somebody else.
+// [store.CacheOptions.TTL]. No clock matters: what is revoked stays so where one is
+// behind or is set back. Revoke tries again by itself if the key is being changed by somebody else.
 //
 // [store.ErrNotFound] if there is no such key or it is revoked already (D28). After
 // any other error it is not known whether the key is revoked: call Revoke again,
@@ -166,7 +165,7 @@ func (m *Manager) enable(ctx context.Context, a *act, actor Actor, ref Ref) (*st
 func (m *Manager) Revoke(ctx context.Context, actor Actor, ref Ref) error {
 	a := m.begin(audit.KeyRevoke, actor, ref.Org, ref.User, ref.ID)
 	_, err := m.change(ctx, a, "revoke key", ref, func(k *store.Key, now time.Time) (bool, error) {
-		k.RevokedAt = now
+		k.RevokedAt, k.Revoked = now, true
 		return true, nil
 	})
 	a.end(ctx, err)
