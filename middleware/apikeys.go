@@ -78,9 +78,11 @@ var (
 	errSuspended  = fmt.Errorf("%w: user is suspended", ErrInvalidCredential)
 	errOtherUser  = fmt.Errorf("%w: key of another user than x-api-user", ErrInvalidCredential)
 	errUnknownKey = fmt.Errorf("%w: no such key", ErrInvalidCredential)
+	errUnclaimed  = fmt.Errorf("%w: of no kind that is accepted here", ErrInvalidCredential)
 	errMalformed  = fmt.Errorf("%w: malformed", ErrInvalidCredential)
 	errMultiple   = fmt.Errorf("%w: more than one credential or header line", ErrInvalidCredential)
 	errNoVerifier = errors.New("middleware: APIKeys without a Verifier")
+	errNoRecord   = errors.New("middleware: Verifier returned neither a record nor an error")
 )
 
 // Authenticate implements Authenticator.
@@ -120,12 +122,15 @@ func (a *apiKeys) verify(ctx context.Context, c credentials, now time.Time) (sto
 	default:
 		return store.Verified{}, err
 	}
+	if r := verified.Record; r == nil || r.Key == nil || r.User == nil || r.Principal == nil || verified.Settings == nil {
+		return store.Verified{}, errNoRecord
+	}
 	// The order of S72: the user, then what became of the key and its user.
 	key, user := verified.Record.Key, verified.Record.User
 	if c.presented == presentedPair && !sameEmail(c.user, user) {
 		return verified, errOtherUser
 	}
-	if !key.RevokedAt.IsZero() && !now.Before(key.RevokedAt) {
+	if key.RevokedBy(now) {
 		return verified, errRevoked
 	}
 	if !user.SuspendedAt.IsZero() {

@@ -31,7 +31,8 @@ func TestAllocationBudget(t *testing.T) {
 	}{
 		{"Wrap without fields", lean.Wrap(nothing), bearer(leanTokens[50]), 2, 400},
 		{"Wrap with fields", g.Wrap(nothing), bearer(tokens[50]), 4, 480},
-		{"Wrap of the pair", lean.Wrap(nothing), pair("user-10@acme.example", leanTokens[50]), 2, 400},
+		{"Wrap of the pair with fields", g.Wrap(nothing), pair("user-10@acme.example", tokens[50]), 4, 480},
+		{"Wrap of the pair", lean.Wrap(nothing), pair("user-10@acme.example", leanTokens[50]), 3, 448},
 		{"WrapFunc without fields", lean.WrapFunc(fn), bearer(leanTokens[50]), 0, 0},
 		{"WrapFunc with fields", g.WrapFunc(fn), bearer(tokens[50]), 2, 80},
 		{"unknown key", g.Wrap(nothing), bearer(unknownToken), 0, 0},

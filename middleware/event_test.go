@@ -38,6 +38,7 @@ func TestOneEventPerRequest(t *testing.T) {
 		{"revoked", bearer(gone.Reveal()), policy.InvalidToken, goneKey.ID, "revoked"},
 		{"another user's", pair("x@acme.example", w.token.Reveal()), policy.InvalidToken, w.key.ID, "another user"},
 		{"two credentials", both(w.token.Reveal()), policy.MultipleCredentials, "", ""},
+		{"of no kind", bearer("a.b.c"), policy.InvalidToken, "", "no kind"},
 	}
 	for _, test := range tests {
 		events = nil

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -49,24 +50,47 @@ type world struct {
 	clock *clock
 }
 
-// A countingStore counts the look-ups that reach the store.
+// A countingStore counts the look-ups that reach the store, and can hold one up
+// between the reading of the row and the answer.
 type countingStore struct {
 	*memstore.Store
 	lookups atomic.Int64
+	blocked atomic.Pointer[func()]
 }
+
+// block holds up the next look-up, and no other, by a call of wait.
+func (s *countingStore) block(wait func()) { s.blocked.Store(&wait) }
 
 func (s *countingStore) Lookup(ctx context.Context, d token.Digest) (*store.Record, error) {
 	s.lookups.Add(1)
-	return s.Store.Lookup(ctx, d)
+	r, err := s.Store.Lookup(ctx, d)
+	if wait := s.blocked.Swap(nil); wait != nil {
+		(*wait)()
+	}
+	return r, err
 }
 
-type clock struct{ now time.Time }
+// A clock stands still until it is set.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
 
-func (c *clock) Now() time.Time { return c.now }
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) set(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = now
+}
 
 func newWorld(tb testing.TB) *world {
 	tb.Helper()
-	w := &world{tb: tb, store: &countingStore{Store: memstore.New()}, clock: &clock{time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}}
+	w := &world{tb: tb, store: &countingStore{Store: memstore.New()}, clock: &clock{now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}}
 	var err error
 	w.mgr, err = keys.New(w.store, &keys.Options{Now: w.clock.Now})
 	require.NoError(tb, err)

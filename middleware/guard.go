@@ -54,6 +54,7 @@ func New(v Verifier, opts *Options) (*Guard, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.Authenticators = slices.Clone(o.Authenticators)
 	c := &core{opts: o, verifier: v, refusals: newRefusals(o.Realm)}
 	c.daily, _ = o.Limiter.(*ratelimit.Daily)
 	if o.Uses != nil {
@@ -77,7 +78,10 @@ func (g *Guard) With(policies ...policy.Policy) *Guard {
 //
 // Inside of Authenticate or Wrap of the same family Wrap does only what is left
 // to do: it evaluates the policies that were not evaluated yet, and spends quota
-// if none was spent. It panics if h is nil.
+// if none was spent. A Wrap around another has spent when the inner one refuses,
+// so handlers with requirements of their own are best put inside of Authenticate.
+// A request that a handler makes up with the context of its own is that of the
+// same caller, whatever credential it carries. It panics if h is nil.
 func (g *Guard) Wrap(h http.Handler) http.Handler {
 	if h == nil {
 		panic("middleware: Wrap of a nil handler")
@@ -137,7 +141,9 @@ func (g *Guard) Authenticate(h http.Handler) http.Handler {
 
 // Check decides about r without spending anything, for frameworks that are not
 // built on net/http handlers. The error is a *[Refusal]. It observes and notes
-// the use of the key: call either Check or [Guard.Admit], once for a request.
+// the use of the key: call either Check or [Guard.Admit], once for a request. The
+// header of the answer is the framework's to set: "Cache-Control: private" for a
+// request with x-api-token (D40).
 func (g *Guard) Check(r *http.Request) (*policy.Principal, error) {
 	var d decision
 	if f := g.decide(r, &d, false); f != nil {
@@ -149,7 +155,8 @@ func (g *Guard) Check(r *http.Request) (*policy.Principal, error) {
 
 // Admit decides about r and spends one unit of the caller's quota, for
 // frameworks that are not built on net/http handlers. The error is a *[Refusal].
-// Without a limit for the caller the Result is the zero one.
+// Without a limit for the caller the Result is the zero one. As with
+// [Guard.Check] the header of the answer is the framework's to set.
 func (g *Guard) Admit(r *http.Request) (*policy.Principal, ratelimit.Result, error) {
 	var d decision
 	if f := g.decide(r, &d, true); f != nil {
@@ -165,6 +172,9 @@ func (g *Guard) Admit(r *http.Request) (*policy.Principal, ratelimit.Result, err
 // fields beyond those that every refusal has, such as Allow or Retry-After, are
 // the handler's to set before. Refuse observes nothing.
 func (g *Guard) Refuse(w http.ResponseWriter, r *http.Request, f *Refusal) {
+	if f.header == nil {
+		g.complete(w.Header(), f)
+	}
 	if g == nil || g.core == nil || g.core.opts.Refuse == nil {
 		f.Write(w, r)
 		return
@@ -193,6 +203,23 @@ func (g *Guard) Close(ctx context.Context) error {
 	return g.core.uses.close(ctx)
 }
 
+// complete sets what the answer of a handler's own Refusal needs by its status:
+// the challenge of a 401 (RFC 9110 15.5.2), and when to try again.
+func (g *Guard) complete(h http.Header, f *Refusal) {
+	realm := defaultRealm
+	if g != nil && g.core != nil {
+		realm = g.core.opts.Realm
+	}
+	switch f.Status {
+	case http.StatusUnauthorized:
+		h["Www-Authenticate"] = []string{challenge(realm, f.Reason)}
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		if h["Retry-After"] == nil {
+			h["Retry-After"] = []string{"1"}
+		}
+	}
+}
+
 // A decision collects what is found out about one request. It lives on the
 // stack.
 type decision struct {
@@ -219,18 +246,32 @@ func (g *Guard) admit(w http.ResponseWriter, r *http.Request, d *decision, spend
 		g.Refuse(w, r, f)
 		return false
 	}
-	if d.pair && d.outer == nil {
-		// x-api-token is not Authorization: shared caches would keep the answer
-		// unless told otherwise (RFC 9111 3.5, D40). The handler may replace this.
-		w.Header()["Cache-Control"] = valuePrivate
-	}
-	if d.quota.OK && !g.core.opts.OmitRateLimitFields {
-		g.core.fields.set(w.Header(), &d.quota, d.now)
+	private := d.pair && d.outer == nil
+	fields := d.quota.OK && d.quota.Limit >= 0 && !g.core.opts.OmitRateLimitFields
+	if private || fields {
+		g.core.setHeader(w.Header(), d, private, fields)
 	}
 	if spend {
 		g.settle(r, d)
 	}
 	return true
+}
+
+// setHeader sets what an admitted answer has before its handler runs. The values
+// are this answer's own, in one allocation, since the handler may do with them
+// what it likes.
+func (c *core) setHeader(h http.Header, d *decision, private, fields bool) {
+	values := new([3]string)
+	if private {
+		// x-api-token is not Authorization: shared caches would keep the answer
+		// unless told otherwise (RFC 9111 3.5, D40). The handler may replace this.
+		values[0] = "private"
+		h["Cache-Control"] = values[0:1:1]
+	}
+	if fields {
+		values[1], values[2] = c.fields.policy(&d.quota)[0], rateLimit(&d.quota, d.now)
+		h[headerRateLimitPolicy], h[headerRateLimit] = values[1:2:2], values[2:3:3]
+	}
 }
 
 // settle notes and observes an admitted request, once in its family.
@@ -279,7 +320,7 @@ func (g *Guard) decide(r *http.Request, d *decision, spend bool) *Refusal {
 
 // notMade is the refusal of a Guard that was not made by New.
 func notMade() *Refusal {
-	rs := newRefusals("api")
+	rs := newRefusals(defaultRealm)
 	return rs.failed(errors.New("middleware: Guard was not made by New"))
 }
 
@@ -351,11 +392,12 @@ func (c *core) authenticate(r *http.Request, d *decision) *Refusal {
 		}
 		return c.refusals.failed(err)
 	}
-	d.err = nil
 	if creds.presented == presentedNothing {
+		d.err = nil
 		return c.refusals.of(policy.NoCredentials)
 	}
-	return c.refusals.of(policy.InvalidToken) // presented, and nobody's (D33)
+	d.err = errUnclaimed
+	return c.refusals.of(policy.InvalidToken)
 }
 
 // noSettings are those of a caller without an organization.
@@ -369,6 +411,7 @@ func (c *core) accept(r *http.Request, d *decision, creds credentials) *Refusal 
 		d.err = errors.New("middleware: Authenticator returned neither a principal nor an error")
 		return c.refusals.failed(d.err)
 	case d.principal.Credential == policy.Session && creds.presented != presentedNothing:
+		d.err = errUnclaimed
 		return c.refusals.of(policy.InvalidToken)
 	case d.settings != nil:
 		return nil

@@ -443,6 +443,21 @@ func TestStoreFails(t *testing.T) {
 	require.NoError(t, err)
 	requireRefusal(t, do(g.Wrap(pong), bearer(w.token.Reveal())), 503, policy.StoreUnavailable)
 	requireRefusal(t, do(g.Wrap(pong), bearer("csk_live_")), 401, policy.InvalidToken)
+
+	// Verifiers that were not made: nobody can tell, so never 401.
+	for _, v := range []middleware.Verifier{(*store.Verifier)(nil), &store.Verifier{}, nothingVerified{}} {
+		g, err := middleware.New(v, nil)
+		require.NoError(t, err)
+		requireRefusal(t, do(g.Wrap(pong), bearer(w.token.Reveal())), 503, policy.StoreUnavailable)
+		requireRefusal(t, do(g.Wrap(pong), pair(testEmail, w.token.Reveal())), 503, policy.StoreUnavailable)
+	}
+}
+
+// nothingVerified is a Verifier that returns neither a record nor an error.
+type nothingVerified struct{ failing }
+
+func (nothingVerified) Verify(context.Context, string, time.Time) (store.Verified, error) {
+	return store.Verified{}, nil
 }
 
 type brokenReader struct{}
@@ -530,10 +545,43 @@ func TestPrivateAnswers(t *testing.T) {
 	require.Empty(t, do(g.Wrap(pong), bearer(w.token.Reveal())).Header().Values("Cache-Control"))
 	own := http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { rw.Header().Set("Cache-Control", "no-cache") })
 	require.Equal(t, []string{"no-cache"}, do(g.Wrap(own), pair(testEmail, w.token.Reveal())).Header().Values("Cache-Control"))
-	adds := http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { rw.Header().Add("Cache-Control", "max-age=1") })
-	require.Len(t, do(g.Wrap(adds), pair(testEmail, w.token.Reveal())).Header().Values("Cache-Control"), 2)
-	require.Equal(t, []string{"private"}, do(g.Wrap(pong), pair(testEmail, w.token.Reveal())).Header().Values("Cache-Control"),
-		"what one handler added must not show in another answer")
+	spoils := http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Add("Cache-Control", "max-age=1")
+		for _, name := range []string{"Cache-Control", "Ratelimit-Policy", "Ratelimit"} {
+			rw.Header()[name][0] = "spoiled"
+		}
+	})
+	require.Len(t, do(g.Wrap(spoils), pair(testEmail, w.token.Reveal())).Header().Values("Cache-Control"), 2)
+	after := do(g.Wrap(pong), pair(testEmail, w.token.Reveal())).Header()
+	require.Equal(t, []string{"private"}, after.Values("Cache-Control"), "what one handler did shows in another answer")
+	require.Equal(t, `"daily";q=250;w=86400`, after.Get("RateLimit-Policy"))
+}
+
+// TestRefusalInsideWrap: D4: a handler that refuses behind a Guard that has counted
+// leaves no RateLimit fields; and its own refusals have what their status needs (C1,
+// D38).
+func TestRefusalInsideWrap(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	g := w.guard(&middleware.Options{Realm: "acme"})
+	requireRefusal(t, do(g.Wrap(g.With(policy.Scope("admin")).Wrap(pong)), bearer(w.token.Reveal())), 403, policy.InsufficientScope)
+	own := func(f middleware.Refusal) *httptest.ResponseRecorder {
+		return do(g.Wrap(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { g.Refuse(rw, r, &f) })), bearer(w.token.Reveal()))
+	}
+	got := own(middleware.Refusal{Status: 401, Code: "Unauthorized", Reason: "step_up", Message: "Sign in again, please."})
+	requireRefusal(t, got, 401, "step_up")
+	require.Equal(t, `Bearer realm="acme", error="invalid_token"`, got.Header().Get("WWW-Authenticate"))
+	requireRefusal(t, own(middleware.Refusal{Status: 503, Code: "Unavailable", Reason: "upstream", Message: "Something is down."}), 503, "upstream")
+	require.Equal(t, "1", own(middleware.Refusal{Status: 429, Code: "RateLimitExceeded"}).Header().Get("Retry-After"))
+
+	// A policy of the host that answers with the reason of a limit.
+	limit := policy.Func(func(policy.Request) policy.Decision { return policy.Decision{Reason: policy.DailyLimit} })
+	r := bearer(w.token.Reveal())
+	r.Header.Set("Accept", "application/problem+json")
+	got = do(g.With(limit).Wrap(pong), r)
+	require.Equal(t, 429, got.Code)
+	require.Equal(t, "1", got.Header().Get("Retry-After"))
+	require.NotContains(t, got.Body.String(), "violated-policies")
 }
 
 // TestHandlerGetsThePrincipal: by context, and by argument from WrapFunc; the

@@ -89,6 +89,9 @@ type Options struct {
 	UsesFailed func(err error)
 }
 
+// defaultRealm is the realm of a Guard that was given none.
+const defaultRealm = "api"
+
 // An OptionError tells which field of Options cannot be used, and why.
 type OptionError struct {
 	Field   string
@@ -134,7 +137,7 @@ func (o *Options) withDefaults(v Verifier) (Options, error) {
 		opts.Policy = policy.Default()
 	}
 	if opts.Realm == "" {
-		opts.Realm = "api"
+		opts.Realm = defaultRealm
 	}
 	for _, c := range []byte(opts.Realm) {
 		if c < ' ' || c > '~' || c == '"' || c == '\\' {

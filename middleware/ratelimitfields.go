@@ -1,7 +1,6 @@
 package middleware
 
 import (
-	"net/http"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -38,17 +37,10 @@ type policyField struct {
 // makes the others anew for each answer.
 const maxPolicyFields = 64
 
-// set puts the fields of an admitted request into h: two allocations, for the
-// text of RateLimit and the slice that holds it. An unlimited key has no fields
-// (D4).
-func (f *rateLimitFields) set(h http.Header, result *ratelimit.Result, now time.Time) {
-	if result.Limit < 0 {
-		return
-	}
+// rateLimit returns the value of the RateLimit field of an admitted request.
+func rateLimit(result *ratelimit.Result, now time.Time) string {
 	var buf [48]byte
-	text := string(appendRateLimit(buf[:0], result, wholeSeconds(result.Reset.Sub(now))))
-	h[headerRateLimitPolicy] = f.policy(result)
-	h[headerRateLimit] = []string{text}
+	return string(appendRateLimit(buf[:0], result, wholeSeconds(result.Reset.Sub(now))))
 }
 
 // appendRateLimit appends the value of the RateLimit field: the remaining units

@@ -73,6 +73,10 @@ func (f *Refusal) Write(w http.ResponseWriter, r *http.Request) {
 func (f *Refusal) writeHeader(h http.Header) {
 	h["Cache-Control"] = valueNoStore
 	h["X-Content-Type-Options"] = valueNoSniff
+	if f.Status != http.StatusTooManyRequests {
+		delete(h, headerRateLimitPolicy) // of a Guard around the one that refuses (D4)
+		delete(h, headerRateLimit)
+	}
 	for _, field := range f.header {
 		h[field.name] = field.values
 	}
@@ -116,7 +120,6 @@ var (
 	valueJSON    = []string{"application/json; charset=utf-8"}
 	valueProblem = []string{"application/problem+json"}
 	valueNoStore = []string{"no-store"}
-	valuePrivate = []string{"private"}
 	valueNoSniff = []string{"nosniff"}
 )
 
@@ -163,7 +166,9 @@ func (f *Refusal) problem() []byte {
 		// The problem type of draft-ietf-httpapi-ratelimit-headers.
 		p.Type = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 		p.Title = "Request cannot be satisfied as assigned quota has been exceeded"
-		p.Policies = []string{f.Quota.Name}
+		if f.Quota.Name != "" {
+			p.Policies = []string{f.Quota.Name}
+		}
 	}
 	b, _ := json.Marshal(p) // strings and numbers only: cannot fail
 	return b
@@ -208,21 +213,28 @@ func newRefusal(reason policy.Reason, realm string) *Refusal {
 		f.Code = "InvalidRequest"
 	case http.StatusUnauthorized:
 		f.Code = "Unauthorized"
-		challenge := `Bearer realm="` + realm + `"`
-		if reason != policy.NoCredentials {
-			challenge += `, error="invalid_token"`
-		}
-		f.header = append(f.header, headerField{"Www-Authenticate", []string{challenge}})
+		f.header = append(f.header, headerField{"Www-Authenticate", []string{challenge(realm, reason)}})
 	case http.StatusForbidden:
 		f.Code = "Forbidden"
 	case http.StatusTooManyRequests:
 		f.Code = "RateLimitExceeded"
+		f.header = append(f.header, headerField{"Retry-After", []string{"1"}}) // of a policy; a limiter knows better
 	case http.StatusServiceUnavailable:
 		f.Code = "Unavailable"
 		f.header = append(f.header, headerField{"Retry-After", []string{"1"}})
 	}
 	f.body = f.json()
 	return f
+}
+
+// challenge returns the value of WWW-Authenticate. It has an error only if
+// something was presented (RFC 6750 section 3.1, D14).
+func challenge(realm string, reason policy.Reason) string {
+	c := `Bearer realm="` + realm + `"`
+	if reason != policy.NoCredentials {
+		c += `, error="invalid_token"`
+	}
+	return c
 }
 
 // refusals are the refusals of a Guard that need nothing of the request, made

@@ -1,15 +1,18 @@
 package middleware_test
 
 import (
+	"net/http/httptest"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/keystile/keystile/middleware"
 	"github.com/keystile/keystile/policy"
+	"github.com/keystile/keystile/store"
 	"github.com/keystile/keystile/store/keys"
 )
 
@@ -76,4 +79,40 @@ func TestChangesActAtOnce(t *testing.T) {
 	require.Equal(t, 403, status(), "S46")
 	w.settings(func(s *policy.Settings) { s.AllowedIPs = policy.IPList{} })
 	require.Equal(t, 200, status(), "S43")
+}
+
+// TestRevokedWhileLookedUp: S19: a request whose look-up is under way while Revoke
+// returns is refused, although it began before, and so is one with a clock that is
+// behind or was set back. So is the old key of a rotation without grace (D39).
+func TestRevokedWhileLookedUp(t *testing.T) {
+	t.Parallel()
+	acts := map[string]func(*world) error{
+		"revoke": func(w *world) error {
+			return w.mgr.Revoke(w.tb.Context(), keys.Actor{}, keys.Ref{Org: testOrg, ID: w.key.ID})
+		},
+		"rotate": func(w *world) error {
+			_, _, err := w.mgr.Rotate(w.tb.Context(), keys.RotateParams{Ref: keys.Ref{Org: testOrg, ID: w.key.ID}})
+			return err
+		},
+	}
+	for name, act := range acts {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			h := w.guard(nil).Wrap(pong)
+			reached, proceed := make(chan struct{}), make(chan struct{})
+			w.store.block(func() { close(reached); <-proceed })
+			answer := make(chan *httptest.ResponseRecorder)
+			go func() { answer <- do(h, bearer(w.token.Reveal())) }()
+			<-reached // the Guard has read its clock, and its look-up the row
+			w.clock.set(w.clock.Now().Add(time.Second))
+			require.NoError(t, act(w))
+			close(proceed)
+			requireRefusal(t, <-answer, 401, policy.InvalidToken)
+
+			w.clock.set(w.clock.Now().Add(-time.Hour))
+			requireRefusal(t, do(h, bearer(w.token.Reveal())), 401, policy.InvalidToken)
+			require.ErrorIs(t, w.mgr.Revoke(t.Context(), keys.Actor{}, keys.Ref{Org: testOrg, ID: w.key.ID}), store.ErrNotFound, "D28")
+		})
+	}
 }

@@ -2,6 +2,8 @@ package middleware
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"hash/maphash"
 	"net/http"
 	"net/netip"
@@ -16,6 +18,7 @@ import (
 const (
 	useShards     = 16
 	usesPerShard  = 4096 // 65 536 pairs of key and address between two writes
+	addrsPerKey   = 64   // of them; a store keeps ten of a key
 	usesPerBatch  = 1000
 	userAgentSize = 256 // of a User-Agent is kept, here as in the stores
 )
@@ -24,10 +27,12 @@ const (
 // that a request costs a map access under a short lock and never a trip to the
 // store (S77, F74).
 //
-// It is bounded: between two writes it takes 65 536 different pairs of key and
-// address; uses of further ones are lost until the next write. A process that
-// dies loses what it noted since the last write. We lose facts here because the
-// alternative would be to refuse requests.
+// It is bounded: between two writes it takes 64 different addresses of a key, so
+// that nobody with many addresses takes the room of others; requests from further
+// ones are counted without an address. It takes 65 536 different pairs of key and
+// address; uses of further ones are lost, which Options.UsesFailed is told. A
+// process that dies loses what it noted since the last write. We lose facts here
+// because the alternative would be to refuse requests.
 type useRecorder struct {
 	store    store.Uses
 	interval time.Duration
@@ -43,9 +48,15 @@ type useRecorder struct {
 }
 
 type useShard struct {
-	mu   sync.Mutex
-	uses map[useKey]*store.Use
+	mu    sync.Mutex
+	uses  map[useKey]*store.Use
+	addrs map[string]int // how many of uses a key has
+	lost  int64          // requests since the last write
 }
+
+// errUsesLost tells that more keys and addresses were in use than there is room
+// to note.
+var errUsesLost = errors.New("middleware: uses were lost: more keys and addresses between two writes than can be noted")
 
 type useKey struct {
 	keyID string
@@ -84,13 +95,19 @@ func (u *useRecorder) add(use store.Use) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	noted, ok := s.uses[key]
+	if !ok && s.addrs[use.KeyID] >= addrsPerKey {
+		use.Addr, key.addr = netip.Addr{}, netip.Addr{}
+		noted, ok = s.uses[key]
+	}
 	if !ok {
 		if len(s.uses) >= usesPerShard {
+			s.lost += use.Count
 			return
 		}
 		if s.uses == nil {
-			s.uses = make(map[useKey]*store.Use)
+			s.uses, s.addrs = make(map[useKey]*store.Use), make(map[string]int)
 		}
+		s.addrs[use.KeyID]++
 		use.UserAgent = strings.Clone(use.UserAgent) // the request's own text may be a part of much more
 		s.uses[key] = &use
 		return
@@ -131,6 +148,7 @@ func (u *useRecorder) run() {
 func (u *useRecorder) write(ctx context.Context) error {
 	var batch []store.Use
 	var failed error
+	var lost int64
 	flush := func() {
 		if failed == nil {
 			failed = u.store.RecordUses(ctx, batch)
@@ -146,7 +164,8 @@ func (u *useRecorder) write(ctx context.Context) error {
 		s := &u.shards[i]
 		s.mu.Lock()
 		uses := s.uses
-		s.uses = nil
+		lost += s.lost
+		s.uses, s.addrs, s.lost = nil, nil, 0
 		s.mu.Unlock()
 		for _, use := range uses {
 			if batch = append(batch, *use); len(batch) == usesPerBatch {
@@ -156,6 +175,9 @@ func (u *useRecorder) write(ctx context.Context) error {
 	}
 	if len(batch) > 0 {
 		flush()
+	}
+	if failed == nil && lost > 0 {
+		failed = fmt.Errorf("%w: %d requests", errUsesLost, lost)
 	}
 	return failed
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -151,7 +152,9 @@ func TestUsesAcrossMidnight(t *testing.T) {
 	})
 }
 
-// TestUsesAreBounded: a client with many addresses cannot grow the buffer.
+// TestUsesAreBounded: a key with many addresses neither grows the buffer nor takes
+// the room of others: what is beyond its share is counted without an address; and
+// what is lost for want of room is told (F75).
 func TestUsesAreBounded(t *testing.T) {
 	t.Parallel()
 	w, sink := newWorld(t), &useSink{}
@@ -163,11 +166,34 @@ func TestUsesAreBounded(t *testing.T) {
 		require.Equal(t, 200, do(h, r).Code)
 	}
 	require.NoError(t, g.Close(t.Context()))
-	uses, _ := sink.total()
-	require.Equal(t, 4096, uses, "of one key")
+	uses, requests := sink.total()
+	require.Equal(t, 65, uses, "64 addresses, and the others in one")
+	require.EqualValues(t, 6000, requests, "none was lost")
+
+	sink = &useSink{}
+	keys := anyKeys{}
+	g = w.guard(&middleware.Options{
+		Authenticators: []middleware.Authenticator{&keys}, Uses: sink, UseInterval: time.Hour, Unmetered: true,
+	})
+	h = g.Wrap(pong)
+	for range 100_000 {
+		require.Equal(t, 200, do(h, r).Code)
+	}
+	require.ErrorContains(t, g.Close(t.Context()), "uses were lost")
+	uses, _ = sink.total()
+	require.LessOrEqual(t, uses, 1<<16)
 	for _, b := range sink.batches {
 		require.LessOrEqual(t, len(b), 1000)
 	}
+}
+
+// anyKeys is an Authenticator of the host to whom every request is another key's.
+type anyKeys struct{ n int }
+
+func (a *anyKeys) Authenticate(*http.Request) (*policy.Principal, error) {
+	a.n++
+	id := fmt.Sprint("key-", a.n)
+	return &policy.Principal{Credential: policy.APIKey, KeyID: id, Quota: id}, nil
 }
 
 // TestCloseInTime: Close gives up when its context ends.

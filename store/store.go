@@ -49,7 +49,8 @@ type Key struct {
 	CreatedAt  time.Time
 	NotAfter   time.Time // the key's own end
 	DisabledAt time.Time // by an owner
-	RevokedAt  time.Time // revoked once this is not after now; may lie ahead (D39)
+	RevokedAt  time.Time // when it ends; lies ahead in the grace period of a rotation (D39)
+	Revoked    bool      // ended for good, whatever a clock says of RevokedAt
 
 	// Family is what the quota belongs to: the ID of the first of a chain of
 	// rotated keys (D39).
@@ -57,6 +58,13 @@ type Key struct {
 
 	// Version is 1 for a new key and is raised by the store with every update.
 	Version int64
+}
+
+// RevokedBy reports whether the key is revoked at now: for good, or because the
+// grace period of its rotation is over (D39). What was revoked for good stays so
+// when a clock steps back or is behind (S19).
+func (k *Key) RevokedBy(now time.Time) bool {
+	return k.Revoked || !k.RevokedAt.IsZero() && !now.Before(k.RevokedAt)
 }
 
 // A User is what the host told of a user. A key works only while its user's row
@@ -154,7 +162,7 @@ type Store interface {
 	// no cap. If several apply, any of them is returned.
 	//
 	// A non-nil replaces is a key of the same user to be rotated away, as it was
-	// read but for its RevokedAt, which must be set and which the store writes,
+	// read but for its RevokedAt, which must be set, and Revoked, which the store writes,
 	// raising the version of that key by one (D39); it does not count toward max
 	// any more. ErrNotFound if there is no key with its ID. ErrConflict if its
 	// Version is not current, the stored RevokedAt is not zero, or its Org, User
@@ -164,9 +172,9 @@ type Store interface {
 	// Keys returns the keys that q asks for, newest first by (CreatedAt, ID).
 	Keys(ctx context.Context, q Query) ([]*Key, error)
 
-	// UpdateKey writes Name, Scopes, DailyLimit, NotAfter, DisabledAt and
-	// RevokedAt of the key with k.ID; the rest of a key never changes, and the
-	// rest of k is not looked at. ErrConflict unless k.Version is the stored one,
+	// UpdateKey writes Name, Scopes, DailyLimit, NotAfter, DisabledAt,
+	// RevokedAt and Revoked of the key with k.ID; the rest of a key never changes,
+	// and the rest of k is not looked at. ErrConflict unless k.Version is the stored one,
 	// which is raised by one; ErrNotFound if there is no such key. The cap is not
 	// checked, so RevokedAt should not be set back to zero.
 	UpdateKey(ctx context.Context, k *Key) error

@@ -44,9 +44,10 @@ func NewVerifier(c *Cache, f *token.Format) (*Verifier, error) {
 }
 
 // Claims reports whether presented is to be judged as one of v's tokens, and so
-// of nothing else (D33).
+// of nothing else (D33). A Verifier that was not made by [NewVerifier] claims
+// everything: what it cannot judge must not be taken for unknown (S76).
 func (v *Verifier) Claims(presented string) bool {
-	return v != nil && v.cache != nil && v.format.Claims(presented)
+	return v == nil || v.cache == nil || v.format.Claims(presented)
 }
 
 // A Verified is the answer of [Verifier.Verify].

@@ -35,8 +35,9 @@ type CreateParams struct {
 	// Defaults to the limit of the service.
 	DailyLimit int64
 
-	// NotAfter is the key's own end, which must lie ahead. The key is expired from
-	// then on, also if the organization's period is longer (D23).
+	// NotAfter is the key's own end, which must lie ahead, or, if an [Operator] sets
+	// it, after CreatedAt. The key is expired from then on, also if the
+	// organization's period is longer (D23).
 	// Defaults to none.
 	NotAfter time.Time
 
@@ -83,11 +84,15 @@ func (m *Manager) create(ctx context.Context, a *act, p CreateParams) (token.Tok
 	ps.check("Name", checkName(k.Name))
 	ps.check("Scopes", checkScopes(k.Scopes))
 	ps.check("DailyLimit", m.checkDailyLimit(k.DailyLimit, p.Actor))
-	ps.check("NotAfter", checkNotAfter(k.NotAfter, now))
 	if !p.CreatedAt.IsZero() {
 		k.CreatedAt = instant(p.CreatedAt)
 		ps.check("CreatedAt", checkCreatedAt(k.CreatedAt, now, p.Actor))
 	}
+	begin := now
+	if p.Actor.Role == Operator {
+		begin = k.CreatedAt
+	}
+	ps.check("NotAfter", checkNotAfter(p.NotAfter, begin))
 	if err := ps.err(); err != nil {
 		return token.Token{}, nil, err
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/keystile/keystile/policy"
 	"github.com/keystile/keystile/store"
 	"github.com/keystile/keystile/store/keys"
+	"github.com/keystile/keystile/store/memstore"
 	"github.com/keystile/keystile/token"
 )
 
@@ -289,7 +290,7 @@ func TestCreateReportsAllFields(t *testing.T) {
 		Org: marker + "\x00", User: "", Name: marker + "\x00", Scopes: []string{marker + " "},
 		DailyLimit: 123456, NotAfter: start.Add(-123456 * time.Second), CreatedAt: start.Add(-123456 * time.Second),
 	})
-	require.Equal(t, []string{"Org", "User", "Name", "Scopes", "DailyLimit", "NotAfter", "CreatedAt"}, fields(err))
+	require.Equal(t, []string{"Org", "User", "Name", "Scopes", "DailyLimit", "CreatedAt", "NotAfter"}, fields(err))
 	require.NotContains(t, err.Error(), marker)
 	require.NotContains(t, err.Error(), "123456")
 	for line := range strings.Lines(err.Error()) {
@@ -637,4 +638,49 @@ func FuzzScope(f *testing.F) {
 		require.Equal(t, []string{scope}, k.Scopes)
 		require.Regexp(t, `^[\x21\x23-\x5b\x5d-\x7e]{1,100}$`, scope)
 	})
+}
+
+// TestEndOfKey: D23, F70: an end lies ahead, and none so early that it would be
+// stored as "never"; an operator may bring a key that has ended already, but none
+// that ended before it was made.
+func TestEndOfKey(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	mgr, err := keys.New(memstore.New(), nil)
+	require.NoError(t, err)
+	require.NoError(t, mgr.PutUser(ctx, &store.User{Org: "acme", ID: "u"}))
+	now := time.Now()
+	operator := keys.Actor{Role: keys.Operator}
+	for _, test := range []struct {
+		name    string
+		actor   keys.Actor
+		created time.Time
+		end     time.Time
+		ok      bool
+	}{
+		{"none", keys.Actor{}, time.Time{}, time.Time{}, true},
+		{"ahead", keys.Actor{}, time.Time{}, now.Add(time.Hour), true},
+		{"past", keys.Actor{}, time.Time{}, now.Add(-time.Hour), false},
+		{"within the first microsecond of the year 1", keys.Actor{}, time.Time{}, time.Time{}.Add(500), false},
+		{"the same by an operator", operator, now.Add(-time.Hour), time.Time{}.Add(500), false},
+		{"past, by an operator, for a new key", operator, time.Time{}, now.Add(-time.Hour), false},
+		{"past, by an operator, for an older key", operator, now.Add(-2 * time.Hour), now.Add(-time.Hour), true},
+		{"before its creation", operator, now.Add(-time.Hour), now.Add(-2 * time.Hour), false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, k, err := mgr.Create(ctx, keys.CreateParams{
+				Actor: test.actor, Org: "acme", User: "u", Name: "k", CreatedAt: test.created, NotAfter: test.end,
+			})
+			if !test.ok {
+				field, ok := errors.AsType[*keys.FieldError](err)
+				require.True(t, ok, err)
+				require.Equal(t, "NotAfter", field.Field)
+				return
+			}
+			require.NoError(t, err)
+			end := time.Time{}.Add(500)
+			_, err = mgr.Update(ctx, keys.UpdateParams{Ref: keys.Ref{Org: "acme", ID: k.ID}, NotAfter: &end})
+			require.Error(t, err)
+		})
+	}
 }

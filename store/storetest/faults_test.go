@@ -535,6 +535,22 @@ var writeFaults = []fault{
 			return f.Store.UpdateKey(ctx, k)
 		}
 	}},
+	{"does not write that a key is revoked for good", "update", func(f *faulty, _ *storetest.Harness) {
+		f.updateKey = func(ctx context.Context, k *store.Key) error {
+			k = cloneKey(k)
+			k.Revoked = false
+			return f.Store.UpdateKey(ctx, k)
+		}
+	}},
+	{"rotates for good, or not at all", "rotation", func(f *faulty, _ *storetest.Harness) {
+		f.insertKey = func(ctx context.Context, k, replaces *store.Key, max int) error {
+			if replaces != nil {
+				replaces = cloneKey(replaces)
+				replaces.Revoked = false
+			}
+			return f.Store.InsertKey(ctx, k, replaces, max)
+		}
+	}},
 	{"writes no zero", "update", func(f *faulty, _ *storetest.Harness) {
 		f.updateKey = func(ctx context.Context, k *store.Key) error {
 			if old, err := f.key(ctx, k.ID); err == nil && k.NotAfter.IsZero() {
@@ -547,7 +563,7 @@ var writeFaults = []fault{
 	{"takes no change for no write", "update", func(f *faulty, _ *storetest.Harness) {
 		f.updateKey = func(ctx context.Context, k *store.Key) error {
 			if old, err := f.key(ctx, k.ID); err == nil && old.Name == k.Name && slices.Equal(old.Scopes, k.Scopes) && old.DailyLimit == k.DailyLimit &&
-				old.NotAfter.Equal(k.NotAfter) && old.DisabledAt.Equal(k.DisabledAt) && old.RevokedAt.Equal(k.RevokedAt) {
+				old.NotAfter.Equal(k.NotAfter) && old.DisabledAt.Equal(k.DisabledAt) && old.RevokedAt.Equal(k.RevokedAt) && old.Revoked == k.Revoked {
 				return nil
 			}
 			return f.Store.UpdateKey(ctx, k)

@@ -194,14 +194,14 @@ var insertCases = []testCase{
 			k, want := fullKey(u, 1), fullKey(u, 1)
 			want.Version = 1
 			check(k, "InsertKey", func() error { return s.Store.InsertKey(s.ctx, k, nil, noCap) })
-			k.Name, k.Scopes[0], k.RevokedAt = "changed later", "changed:later", time.Time{}
+			k.Name, k.Scopes[0], k.RevokedAt, k.Revoked = "changed later", "changed:later", time.Time{}, false
 			s.stored(want, "InsertKey's argument was changed")
 
 			k = fullKey(u, 1)
 			k.Version = 1
 			want.Version = 2
 			check(k, "UpdateKey", func() error { return s.Store.UpdateKey(s.ctx, k) })
-			k.Name, k.Scopes[1], k.RevokedAt = "changed later", "changed:later", time.Time{}
+			k.Name, k.Scopes[1], k.RevokedAt, k.Revoked = "changed later", "changed:later", time.Time{}, false
 			s.stored(want, "UpdateKey's argument was changed")
 
 			old := s.insert(newKey(u, 2))

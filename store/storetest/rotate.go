@@ -9,7 +9,7 @@ import (
 var rotateCases = []testCase{
 	{
 		name: "rotation",
-		rule: "A rotation inserts the new key, sets the RevokedAt of the old one, which may lie ahead, raises its version by one, and writes nothing else of it (D39).",
+		rule: "A rotation inserts the new key, sets RevokedAt, which may lie ahead, and Revoked of the old one, raises its version by one, and writes nothing else of it (D39).",
 		run: func(s *suite) {
 			u := s.addUser("acme", "ada")
 			for n, end := range []time.Time{
@@ -18,14 +18,14 @@ var rotateCases = []testCase{
 				base.AddDate(-1, 0, 0),
 			} {
 				old, k := fullKey(u, 10*n), fullKey(u, 10*n+1)
-				old.RevokedAt, k.RevokedAt = time.Time{}, time.Time{}
+				old.RevokedAt, k.RevokedAt, old.Revoked, k.Revoked = time.Time{}, time.Time{}, false, false
 				s.insert(old)
 				given := clone(old)
-				given.RevokedAt = end
+				given.RevokedAt, given.Revoked = end, n > 0
 				given.Name, given.Scopes, given.DailyLimit = "not written", []string{"not", "written"}, 77
 				given.NotAfter, given.DisabledAt = time.Time{}, time.Time{}
 				s.ok(s.Store.InsertKey(s.ctx, k, given, noCap), "InsertKey of a rotation")
-				old.RevokedAt, old.Version, k.Version = end, 2, 1
+				old.RevokedAt, old.Revoked, old.Version, k.Version = end, n > 0, 2, 1
 				s.stored(old, "rotation, the old key")
 				s.stored(k, "rotation, the new key")
 			}

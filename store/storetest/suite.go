@@ -305,7 +305,7 @@ func fullKey(u *store.User, n int) *store.Key {
 	k.DailyLimit = 1000
 	k.NotAfter = base.Add(90*24*time.Hour + 123456*time.Microsecond)
 	k.DisabledAt = base.Add(time.Hour + time.Microsecond)
-	k.RevokedAt = base.Add(24*time.Hour + 999999*time.Microsecond)
+	k.RevokedAt, k.Revoked = base.Add(24*time.Hour+999999*time.Microsecond), true
 	k.Family = "csk_live_00000000"
 	return k
 }

@@ -12,7 +12,7 @@ import (
 var updateCases = []testCase{
 	{
 		name: "update",
-		rule: "UpdateKey writes Name, Scopes, DailyLimit, NotAfter, DisabledAt and RevokedAt, sets each back to zero too, and raises Version by one; the next Lookup shows it (S19, D39).",
+		rule: "UpdateKey writes Name, Scopes, DailyLimit, NotAfter, DisabledAt, RevokedAt and Revoked, sets each back to zero too, and raises Version by one; the next Lookup shows it (S19, D39).",
 		run: func(s *suite) {
 			u := s.addUser("acme", "ada")
 			other := s.insert(newKey(u, 2))
@@ -25,11 +25,13 @@ var updateCases = []testCase{
 				func() { k.NotAfter = full.NotAfter },
 				func() { k.DisabledAt = full.DisabledAt },
 				func() { k.RevokedAt = full.RevokedAt },
+				func() { k.Revoked = true },
 				func() { k.Name = "" },
 				func() { k.Scopes = nil },
 				func() { k.DailyLimit = -1 },
 				func() { k.NotAfter = time.Time{} },
 				func() { k.DisabledAt = time.Time{} },
+				func() { k.Revoked = false },
 				func() { k.RevokedAt = time.Time{} },
 				func() {}, // no change is a write too
 			} {
@@ -67,7 +69,7 @@ var updateCases = []testCase{
 			s.update(k)
 			for _, version := range []int64{0, 1, 3, -1} {
 				given := clone(k)
-				given.Version, given.Name, given.RevokedAt = version, "lost", time.Time{}
+				given.Version, given.Name, given.RevokedAt, given.Revoked = version, "lost", time.Time{}, false
 				s.is(s.Store.UpdateKey(s.ctx, given), store.ErrConflict, "UpdateKey with version %d of 2", version)
 				s.stored(k, "a refused update")
 			}

@@ -168,6 +168,9 @@ func (p *problems) mutable(c *store.Key) {
 	p.time("NotAfter", &c.NotAfter)
 	p.time("DisabledAt", &c.DisabledAt)
 	p.time("RevokedAt", &c.RevokedAt)
+	if c.Revoked && c.RevokedAt.IsZero() {
+		p.add("RevokedAt", "is not set, and the key is revoked")
+	}
 }
 
 func (p *problems) err(row string) error {

@@ -13,14 +13,14 @@ import (
 	"github.com/keystile/keystile/token"
 )
 
-const keyColumns = "k.id, k.digest, k.org, k.user_id, k.name, k.scopes, k.daily_limit, k.created_at, k.not_after, k.disabled_at, k.revoked_at, k.family, k.version"
+const keyColumns = "k.id, k.digest, k.org, k.user_id, k.name, k.scopes, k.daily_limit, k.created_at, k.not_after, k.disabled_at, k.revoked_at, k.revoked, k.family, k.version"
 
 // keyFields returns where to scan keyColumns to.
 func keyFields(k *store.Key) []any {
 	return []any{
 		&k.ID, (*digest)(&k.Digest), &k.Org, &k.User, &k.Name, (*list[string])(&k.Scopes), &k.DailyLimit,
 		(*instant)(&k.CreatedAt), (*instant)(&k.NotAfter), (*instant)(&k.DisabledAt), (*instant)(&k.RevokedAt),
-		&k.Family, &k.Version,
+		&k.Revoked, &k.Family, &k.Version,
 	}
 }
 
@@ -76,10 +76,11 @@ func (s *Store) InsertKey(ctx context.Context, k, replaces *store.Key, max int) 
 			changes = append(changes, changeOf(replaces))
 		}
 		n, err := exec(ctx, tx, s.sql(`INSERT INTO keystile_keys
-			(id, digest, org, user_id, name, scopes, daily_limit, created_at, not_after, disabled_at, revoked_at, family, version)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1) ON CONFLICT DO NOTHING`),
+			(id, digest, org, user_id, name, scopes, daily_limit, created_at, not_after, disabled_at, revoked_at, revoked, family, version)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 1) ON CONFLICT DO NOTHING`),
 			k.ID, k.Digest[:], k.Org, k.User, k.Name, list[string](k.Scopes), k.DailyLimit,
-			micros(k.CreatedAt), nullMicros(k.NotAfter), nullMicros(k.DisabledAt), nullMicros(k.RevokedAt), k.Family)
+			micros(k.CreatedAt), nullMicros(k.NotAfter), nullMicros(k.DisabledAt), nullMicros(k.RevokedAt),
+			k.Revoked, k.Family)
 		if err != nil {
 			return err
 		}
@@ -102,11 +103,11 @@ func (s *Store) InsertKey(ctx context.Context, k, replaces *store.Key, max int) 
 	})
 }
 
-// revoke sets RevokedAt of a key that is as it was read and not revoked.
+// revoke sets RevokedAt and Revoked of a key that is as it was read and not revoked.
 func (s *Store) revoke(ctx context.Context, tx *sql.Tx, k *store.Key) error {
-	n, err := exec(ctx, tx, s.sql(`UPDATE keystile_keys SET revoked_at = $1, version = version + 1
-		WHERE id = $2 AND version = $3 AND revoked_at IS NULL AND org = $4 AND user_id = $5 AND digest = $6`),
-		micros(k.RevokedAt), k.ID, k.Version, k.Org, k.User, k.Digest[:])
+	n, err := exec(ctx, tx, s.sql(`UPDATE keystile_keys SET revoked_at = $1, revoked = $2, version = version + 1
+		WHERE id = $3 AND version = $4 AND revoked_at IS NULL AND org = $5 AND user_id = $6 AND digest = $7`),
+		micros(k.RevokedAt), k.Revoked, k.ID, k.Version, k.Org, k.User, k.Digest[:])
 	if err != nil || n > 0 {
 		return err
 	}
@@ -136,10 +137,10 @@ func (s *Store) UpdateKey(ctx context.Context, k *store.Key) error {
 	return s.write(ctx, op, func(tx *sql.Tx) error {
 		c := store.Key{ID: k.ID}
 		err := tx.QueryRowContext(ctx, s.sql(`UPDATE keystile_keys
-			SET name = $1, scopes = $2, daily_limit = $3, not_after = $4, disabled_at = $5, revoked_at = $6, version = version + 1
-			WHERE id = $7 AND version = $8 RETURNING digest, org, user_id`),
+			SET name = $1, scopes = $2, daily_limit = $3, not_after = $4, disabled_at = $5, revoked_at = $6, revoked = $7, version = version + 1
+			WHERE id = $8 AND version = $9 RETURNING digest, org, user_id`),
 			k.Name, list[string](k.Scopes), k.DailyLimit, nullMicros(k.NotAfter), nullMicros(k.DisabledAt), nullMicros(k.RevokedAt),
-			k.ID, k.Version).
+			k.Revoked, k.ID, k.Version).
 			Scan((*digest)(&c.Digest), &c.Org, &c.User)
 		if errors.Is(err, sql.ErrNoRows) {
 			return s.notUpdated(ctx, tx, k.ID)

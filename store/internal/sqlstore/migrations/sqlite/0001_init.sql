@@ -27,6 +27,7 @@ CREATE TABLE keystile_keys (
     not_after   INTEGER,
     disabled_at INTEGER,
     revoked_at  INTEGER,
+    revoked     INTEGER NOT NULL CHECK (revoked IN (0, 1) AND (revoked = 0 OR revoked_at IS NOT NULL)),
     family      TEXT    NOT NULL,
     version     INTEGER NOT NULL
 ) STRICT;
