@@ -269,7 +269,7 @@ func (c *core) setHeader(h http.Header, d *decision, private, fields bool) {
 		h["Cache-Control"] = values[0:1:1]
 	}
 	if fields {
-		values[1], values[2] = c.fields.policy(&d.quota)[0], rateLimit(&d.quota, d.now)
+		values[1], values[2] = c.fields.policy(&d.quota), rateLimit(&d.quota, d.now)
 		h[headerRateLimitPolicy], h[headerRateLimit] = values[1:2:2], values[2:3:3]
 	}
 }

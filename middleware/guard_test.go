@@ -368,6 +368,26 @@ func TestParallelRequestsAdmitExactlyTheLimit(t *testing.T) {
 	require.EqualValues(t, 50, refused.Load())
 }
 
+// TestPollingTouchesNoStore: S9: one token that polls all day is looked up once,
+// and nothing is written for any of its requests.
+func TestPollingTouchesNoStore(t *testing.T) {
+	t.Parallel()
+	w, sink := newWorld(t), &useSink{}
+	g := w.guard(&middleware.Options{Unmetered: true, Uses: sink, UseInterval: time.Hour})
+	h := g.Wrap(pong)
+	before := w.store.lookups.Load()
+	for range 20_000 {
+		require.Equal(t, 200, do(h, pair(testEmail, w.token.Reveal())).Code)
+	}
+	require.EqualValues(t, 1, w.store.lookups.Load()-before)
+	uses, _ := sink.total()
+	require.Zero(t, uses)
+	require.NoError(t, g.Close(t.Context()))
+	uses, requests := sink.total()
+	require.Equal(t, 1, uses)
+	require.EqualValues(t, 20_000, requests)
+}
+
 // TestBurst: burst first and daily last; a burst refusal spends no daily unit.
 func TestBurst(t *testing.T) {
 	t.Parallel()

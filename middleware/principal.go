@@ -3,6 +3,7 @@ package middleware
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 
 	"github.com/keystile/keystile/policy"
@@ -94,10 +95,8 @@ func (a *admission) root() *admission {
 // evaluated reports whether the policies of layer were evaluated on the way to a.
 func (a *admission) evaluated(l *layer) bool {
 	for ; a != nil; a = a.outer {
-		for _, other := range a.guard.layers {
-			if other == l {
-				return true
-			}
+		if slices.Contains(a.guard.layers, l) {
+			return true
 		}
 	}
 	return false

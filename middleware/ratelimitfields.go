@@ -1,6 +1,7 @@
 package middleware
 
 import (
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -30,7 +31,7 @@ type policyField struct {
 	name   string
 	limit  int64
 	window time.Duration
-	values []string
+	value  string
 }
 
 // maxPolicyFields bounds what is kept; a service with more different limits
@@ -55,12 +56,12 @@ func appendRateLimit(b []byte, result *ratelimit.Result, seconds int64) []byte {
 }
 
 // policy returns the value of the RateLimit-Policy field.
-func (f *rateLimitFields) policy(result *ratelimit.Result) []string {
+func (f *rateLimitFields) policy(result *ratelimit.Result) string {
 	known := f.policies.Load()
 	if known != nil {
 		for i := range *known {
 			if p := &(*known)[i]; p.limit == result.Limit && p.window == result.Window && p.name == result.Name {
-				return p.values
+				return p.value
 			}
 		}
 	}
@@ -71,14 +72,14 @@ func (f *rateLimitFields) policy(result *ratelimit.Result) []string {
 		b = append(b, ";w="...)
 		b = strconv.AppendInt(b, w, 10)
 	}
-	p := policyField{result.Name, result.Limit, result.Window, []string{string(b)}}
+	p := policyField{result.Name, result.Limit, result.Window, string(b)}
 	var next []policyField
 	if known != nil {
 		next = *known
 	}
 	if len(next) < maxPolicyFields {
-		next = append(next[:len(next):len(next)], p)
+		next = append(slices.Clip(next), p)
 		f.policies.CompareAndSwap(known, &next) // losing the race costs one more try
 	}
-	return p.values
+	return p.value
 }

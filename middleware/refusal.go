@@ -273,7 +273,7 @@ func (rs *refusals) failed(cause error) *Refusal {
 
 // overQuota returns the refusal of a request over a limit: two allocations, of
 // the refusal with its header fields and of their text.
-func (rs *refusals) overQuota(result *ratelimit.Result, policyField []string) *Refusal {
+func (rs *refusals) overQuota(result *ratelimit.Result, policyField string) *Refusal {
 	reason := policy.DailyLimit
 	if result.Name == burstName {
 		reason = policy.BurstLimit
@@ -285,14 +285,14 @@ func (rs *refusals) overQuota(result *ratelimit.Result, policyField []string) *R
 	text := string(strconv.AppendInt(field, seconds, 10))
 	q := &struct {
 		Refusal
-		values [2]string
+		values [3]string
 		fields [3]headerField
-	}{Refusal: *rs.of(reason), values: [2]string{text[:split], text[split:]}}
+	}{Refusal: *rs.of(reason), values: [3]string{policyField, text[:split], text[split:]}}
 	q.Quota = *result
 	q.fields = [3]headerField{
-		{headerRateLimitPolicy, policyField},
-		{headerRateLimit, q.values[0:1:1]},
-		{"Retry-After", q.values[1:2:2]},
+		{headerRateLimitPolicy, q.values[0:1:1]},
+		{headerRateLimit, q.values[1:2:2]},
+		{"Retry-After", q.values[2:3:3]},
 	}
 	q.header = q.fields[:]
 	return &q.Refusal
