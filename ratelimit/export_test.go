@@ -14,6 +14,20 @@ func (m *Memory) Keys() int {
 	return n
 }
 
+// Accounts returns how many accounts of Lend m keeps.
+func (m *Memory) Accounts() int {
+	n := 0
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.Lock()
+		for _, accounts := range s.accounts {
+			n += len(accounts)
+		}
+		s.mu.Unlock()
+	}
+	return n
+}
+
 // Hold finds key as an Add does, and returns the rest of what an Add does to it
 // before it counts: it reports whether it still may.
 func (m *Memory) Hold(key string) (touch func() bool) {

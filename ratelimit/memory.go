@@ -107,6 +107,12 @@ func (m *Memory) Add(ctx context.Context, key string, end time.Time, n, max int6
 func (m *Memory) addSlow(s *memoryShard, hash uint32, key string, end time.Time, n, max int64) (count int64, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return m.makeCount(s, hash, key, end).add(n, max)
+}
+
+// makeCount returns the count of a window, and makes it if there is none. The
+// caller holds the lock of s.
+func (m *Memory) makeCount(s *memoryShard, hash uint32, key string, end time.Time) *memoryWindow {
 	t := s.table.Load()
 	e := t.find(hash, key)
 	if e == nil {
@@ -121,9 +127,11 @@ func (m *Memory) addSlow(s *memoryShard, hash uint32, key string, end time.Time,
 	// found it here for want of a window has touched it.
 	w := e.window(end)
 	if w == nil {
-		w = e.makeWindow(end)
+		var dropped *memoryWindow
+		w, dropped = e.makeWindow(end)
+		delete(s.accounts, dropped)
 	}
-	return w.add(n, max)
+	return w
 }
 
 // advance begins a new epoch if the present one has lasted long enough, and
@@ -147,7 +155,9 @@ type memoryShard struct {
 	keys  int    // in table
 	swept uint32 // the epoch in which idle keys were last dropped
 
-	_ [64 - 32]byte // to the end of the cache line, so that shards do not share one
+	accounts map[*memoryWindow]map[string]memoryLoan // of Lend, by name
+
+	_ [64 - 40]byte // to the end of the cache line, so that shards do not share one
 }
 
 // reserve returns the table with room for one more key, and without the keys
@@ -159,8 +169,15 @@ func (s *memoryShard) reserve(epoch uint32) *memoryTable {
 	}
 	var live []*memoryKey
 	for i := range t.slots {
-		if e := t.slots[i].Load(); e != nil && !e.die(epoch) {
+		e := t.slots[i].Load()
+		switch {
+		case e == nil:
+		case !e.die(epoch):
 			live = append(live, e)
+		case len(s.accounts) > 0:
+			for w := e.windows.Load(); w != nil; w = w.older.Load() {
+				delete(s.accounts, w)
+			}
 		}
 	}
 	// At least a quarter and at most a half of the slots are taken.
@@ -260,10 +277,10 @@ func (e *memoryKey) window(end time.Time) *memoryWindow {
 	return w
 }
 
-// makeWindow adds a window to e and drops those beyond the ones to keep. The
-// caller holds the lock of e's shard. An Add that found a dropped window before
-// goes on counting in it: that counts as having happened before the drop.
-func (e *memoryKey) makeWindow(end time.Time) *memoryWindow {
+// makeWindow adds a window to e and drops those beyond the ones to keep: one, or
+// none. The caller holds the lock of e's shard. An Add that found a dropped window
+// before goes on counting in it: that counts as having happened before the drop.
+func (e *memoryKey) makeWindow(end time.Time) (made, dropped *memoryWindow) {
 	w := new(memoryWindow)
 	w.name(end)
 	w.older.Store(e.windows.Load())
@@ -274,10 +291,10 @@ func (e *memoryKey) makeWindow(end time.Time) *memoryWindow {
 		}
 	}
 	if last != nil {
-		last.older.Store(nil)
+		dropped = last.older.Swap(nil)
 	}
 	e.windows.Store(w)
-	return w
+	return w, dropped
 }
 
 // A memoryWindow is one count.
