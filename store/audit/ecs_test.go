@@ -287,6 +287,23 @@ func FuzzLine(f *testing.F) {
 	})
 }
 
+// A text that is too long is cut between two characters, not within one.
+func TestCut(t *testing.T) {
+	t.Parallel()
+	for _, char := range []string{"x", "ü", "€", "🔑"} {
+		for _, before := range []string{"", "x", "xx", "xxx"} {
+			e := full()
+			e.Actor.UserAgent = before + strings.Repeat(char, 2000)
+			got := decode(t, write(t, e))["user_agent.original"].(string)
+			kept, ok := strings.CutSuffix(got, "…")
+			require.True(t, ok)
+			require.True(t, strings.HasPrefix(e.Actor.UserAgent, kept), "%q", kept[len(kept)-8:])
+			require.Greater(t, len(kept), 1024-4)
+			require.LessOrEqual(t, len(kept), 1024)
+		}
+	}
+}
+
 // Changes are what an auditor looks for: they are not cut.
 func TestChangesAreWhole(t *testing.T) {
 	t.Parallel()

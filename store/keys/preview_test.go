@@ -116,7 +116,7 @@ func (w *world) randomize(s *policy.Settings) {
 func (w *world) live() (live []*store.Key) {
 	for _, k := range w.keys {
 		k := w.stored(k.ID)
-		if k.RevokedAt.IsZero() || w.clock.Now().Before(k.RevokedAt) {
+		if !k.RevokedBy(w.clock.Now()) {
 			live = append(live, k)
 		}
 	}
@@ -129,7 +129,7 @@ func (w *world) from(k *store.Key, a netip.Addr) policy.Reason {
 	now := w.clock.Now()
 	v, err := w.Verifier().Verify(w.t.Context(), w.secrets[k.ID], now)
 	require.NoError(w.t, err)
-	if !v.Record.Key.RevokedAt.IsZero() && !now.Before(v.Record.Key.RevokedAt) || !v.Record.User.SuspendedAt.IsZero() {
+	if v.Record.Key.RevokedBy(now) || !v.Record.User.SuspendedAt.IsZero() {
 		return policy.InvalidToken
 	}
 	return policy.Default().Evaluate(policy.Request{Principal: v.Record.Principal, Settings: v.Settings, Time: now, Addr: a}).Reason

@@ -267,6 +267,7 @@ func TestManyUsers(t *testing.T) {
 	p, err := b.Preview(t.Context(), &policy.Settings{Org: org, RestrictUsers: true}, 0)
 	require.NoError(t, err)
 	require.Equal(t, []int{10_200, 5_100, 5_100}, []int{p.Keys, p.Changed, p.Users})
+	require.Equal(t, 5+5203+5, trips()["Users"], "no more than 10 000 are kept: the first pages are read again")
 	require.Len(t, p.Changes, 1000)
 }
 
