@@ -72,8 +72,14 @@ type Actor struct {
 }
 
 // A Change is a field that an act changed. Times are in RFC 3339, UTC, periods in
-// whole seconds, and a list of addresses is its normal form, one entry a line. An
-// empty text stands for none.
+// whole seconds, scopes are separated by blanks, and a list of addresses is its
+// normal form, one entry a line. An empty text stands for none.
+//
+// The fields of a key are name, scopes, daily_limit, created_at, not_after,
+// disabled_at, revoked_at and, of one that is rotated, replaced_by, the ID of the
+// new one; of a user email, tier, owner, permitted and suspended_at; of settings
+// restrict_users, max_age and allowed_ips; and of a purge revoked_before and
+// deleted, how many keys.
 type Change struct{ Field, Before, After string }
 
 // A Sink keeps events. Write returns when the event is kept as safely as it ever

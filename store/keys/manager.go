@@ -69,6 +69,10 @@ type Options struct {
 	// writes, by whomever, and whether it was done or refused. It gets one event for
 	// each act, when it is over. A call of [Manager.PutUser] that changes nothing is
 	// not an act, since it may be made at every sign-in.
+	//
+	// The reasons of acts that were not done are validation_error, forbidden,
+	// not_found, conflict, limit_reached, not_active, user_not_permitted,
+	// user_suspended, tier_not_allowed, store_unavailable and audit_unavailable.
 	// Defaults to none.
 	Audit audit.Sink
 
