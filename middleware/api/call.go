@@ -1,0 +1,95 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/keystile/keystile/middleware"
+	"github.com/keystile/keystile/policy"
+	"github.com/keystile/keystile/store"
+	"github.com/keystile/keystile/store/keys"
+)
+
+// A call is a request of a person whom the Guard let through.
+type call struct {
+	*api
+	w     http.ResponseWriter
+	r     *http.Request
+	user  *store.User // as the store has it now: who is calling, whatever the credential says beside
+	actor keys.Actor
+}
+
+// An operation serves a call. It returns the answer of a success, or an error that
+// [call.refuse] knows how to answer.
+type operation func(c *call) (*answer, error)
+
+// person returns the handler of an operation that people have on what is theirs. It
+// takes a human credential, asked for as such (S60, D25).
+func (a *api) person(op operation) http.Handler {
+	return a.people.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := &call{api: a, w: w, r: r}
+		var ok *answer
+		err := c.identify()
+		if err == nil {
+			ok, err = op(c)
+		}
+		if err != nil {
+			c.refuse(err)
+			return
+		}
+		ok.write(w)
+	}))
+}
+
+// owner returns the handler of an operation on the organization of its caller, for
+// owners only (S22, S30, S47).
+func (a *api) owner(op operation) http.Handler {
+	return a.person(func(c *call) (*answer, error) {
+		if c.actor.Role != keys.Owner {
+			return nil, forbidden("owner_required", "Only owners of the organization may do this.")
+		}
+		return op(c)
+	})
+}
+
+// identify finds out who is calling. Organization and user come from the
+// credential, and from nothing else in the request; everything else about the user
+// comes from the store, read anew, so that somebody who was suspended or is no
+// owner any more manages nothing from then on, whatever a token or a cache says
+// (F48, F49).
+func (c *call) identify() error {
+	p, _ := middleware.PrincipalFrom(c.r.Context())
+	// A session is sent by browsers unasked, from other sites' pages too. A JWT is
+	// not: a page that sends one has it.
+	if p.Credential == policy.Session && c.crossOrigin.Check(c.r) != nil {
+		return forbidden("cross_origin", "This request comes from another site.")
+	}
+	// An empty name would select everybody in what follows; the Manager finds no
+	// user by it.
+	u, err := c.mgr.User(c.r.Context(), p.Org, p.User)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return forbidden("user_unknown", "This service does not know the user.")
+	case err != nil:
+		return err
+	case !u.SuspendedAt.IsZero():
+		return errSuspended
+	}
+	c.user = u
+	addr, _ := middleware.AddrFrom(c.r.Context())
+	c.actor = keys.Actor{ID: u.ID, Credential: p.Credential, Addr: addr, UserAgent: c.r.UserAgent()}
+	if u.Owner {
+		c.actor.Role = keys.Owner
+	}
+	return nil
+}
+
+// ownKey names a key of the caller.
+func (c *call) ownKey() keys.Ref {
+	return keys.Ref{Org: c.user.Org, User: c.user.ID, ID: c.r.PathValue("prefix")}
+}
+
+// orgKey names a key of anybody in the organization of the caller, who is an owner.
+func (c *call) orgKey() keys.Ref {
+	return keys.Ref{Org: c.user.Org, ID: c.r.PathValue("prefix")}
+}
