@@ -7,9 +7,12 @@ require (
 	modernc.org/sqlite v1.61.1
 )
 
+require github.com/golang-jwt/jwt/v5 v5.3.1 // indirect
+
 require (
 	github.com/dustin/go-humanize v1.1.0 // indirect
 	github.com/google/uuid v1.6.0 // indirect
+	github.com/keystile/keystile/middleware/oidcauth v0.0.0
 	github.com/mattn/go-isatty v0.0.24 // indirect
 	github.com/ncruces/go-strftime v1.1.0 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
@@ -22,3 +25,5 @@ require (
 )
 
 replace github.com/keystile/keystile => ..
+
+replace github.com/keystile/keystile/middleware/oidcauth => ../middleware/oidcauth

@@ -1,0 +1,466 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/keystile/keystile/middleware"
+	"github.com/keystile/keystile/policy"
+	"github.com/keystile/keystile/store"
+	"github.com/keystile/keystile/store/keys"
+)
+
+const corpBase = "/api/v0"
+
+// A corpAPI is the API in the shape of the first source system: organizations
+// are corps, keys are API tokens. Clients of that system send whole objects back,
+// so unknown members are ignored and If-Match is optional. What the original
+// lets a token read, a token reads here; management is for people.
+type corpAPI struct {
+	mgr     *keys.Manager
+	guard   *middleware.Guard
+	people  people
+	started time.Time // stands for when a corp was made, which is not kept
+	mux     *http.ServeMux
+}
+
+func newCorpAPI(mgr *keys.Manager, guard *middleware.Guard, ps people, now time.Time) *corpAPI {
+	c := &corpAPI{mgr: mgr, guard: guard, people: ps, started: now.UTC().Truncate(time.Second), mux: http.NewServeMux()}
+	// Reading is metered for tokens, as every use of them is.
+	reads := func(h http.HandlerFunc) http.Handler { return guard.Wrap(h) }
+	persons := guard.With(policy.Via(policy.JWT, policy.Session))
+	csrf := http.NewCrossOriginProtection()
+	manages := func(h http.HandlerFunc) http.Handler { return persons.Wrap(csrf.Handler(h)) }
+	c.mux.Handle("GET "+corpBase+"/corps", reads(c.listCorps))
+	c.mux.Handle("GET "+corpBase+"/corps/{corp}", reads(c.getCorp))
+	c.mux.Handle("PATCH "+corpBase+"/corps/{corp}", manages(c.updateCorp))
+	c.mux.Handle("GET "+corpBase+"/corps/{corp}/users", reads(c.listUsers))
+	c.mux.Handle("GET "+corpBase+"/corps/{corp}/users/{email}", reads(c.getUser))
+	c.mux.Handle("PATCH "+corpBase+"/corps/{corp}/users/{email}", manages(c.updateUser))
+	c.mux.Handle("GET "+corpBase+"/user/apitokens", manages(c.listTokens))
+	c.mux.Handle("POST "+corpBase+"/user/apitokens", manages(c.createToken))
+	c.mux.Handle("DELETE "+corpBase+"/user/apitokens/{prefix}", manages(c.deleteToken))
+	c.mux.Handle("/", guard.Authenticate(http.HandlerFunc(c.notFound)))
+	return c
+}
+
+// ServeHTTP takes doubled slashes for one: a client whose base address ends in a
+// slash sends them, and takes the redirect of a mux for an error.
+func (c *corpAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.Contains(r.URL.Path, "//") {
+		clean := *r.URL
+		clean.Path, clean.RawPath = collapse(clean.Path), collapse(clean.RawPath)
+		r = r.WithContext(r.Context())
+		r.URL = &clean
+	}
+	c.mux.ServeHTTP(w, r)
+}
+
+func collapse(path string) string {
+	for strings.Contains(path, "//") {
+		path = strings.ReplaceAll(path, "//", "/")
+	}
+	return path
+}
+
+type uri struct {
+	URI string `json:"uri"`
+}
+
+// A corp has the members that were seen of the original.
+type corp struct {
+	Name                   string   `json:"name"`
+	DisplayName            string   `json:"displayName"`
+	SmallIconURI           string   `json:"smallIconURI"`
+	Created                string   `json:"created"`
+	SiteLimit              int      `json:"siteLimit"`
+	Sites                  uri      `json:"sites"`
+	AuthType               string   `json:"authType"`
+	SessionMaxAgeDashboard int      `json:"sessionMaxAgeDashboard"`
+	APIAllowedIPs          []string `json:"apiAllowedIPs"`
+	APITokenMaxAge         int64    `json:"apiTokenMaxAge"`
+	RestrictedAccessTokens bool     `json:"restrictedAccessTokens"`
+}
+
+func (c *corpAPI) corp(s *policy.Settings) corp {
+	lines := s.AllowedIPs.Lines()
+	if lines == nil {
+		lines = []string{}
+	}
+	return corp{
+		Name: s.Org, DisplayName: s.Org, Created: c.started.Format(time.RFC3339),
+		Sites: uri{corpBase + "/corps/" + url.PathEscape(s.Org) + "/sites"}, AuthType: "local",
+		APIAllowedIPs: lines, APITokenMaxAge: int64(s.MaxAge / time.Second), RestrictedAccessTokens: s.RestrictUsers,
+	}
+}
+
+// A corpUser has the members that were seen of the original. Memberships are an
+// address only: the vendor's client expects texts there.
+type corpUser struct {
+	Name               string `json:"name"`
+	Email              string `json:"email"`
+	Memberships        uri    `json:"memberships"`
+	AccessTokens       uri    `json:"accessTokens"`
+	Role               string `json:"role"`
+	Status             string `json:"status"`
+	MFAEnabled         bool   `json:"mfaEnabled"`
+	Created            string `json:"created"`
+	APIUser            bool   `json:"apiUser"`
+	AccessTokenAllowed bool   `json:"accessTokenAllowed"`
+}
+
+func (c *corpAPI) user(u *store.User, s *policy.Settings) corpUser {
+	role := roleUser
+	if p, ok := c.people[u.ID]; ok && p.org == u.Org {
+		role = p.role
+	}
+	if u.Owner {
+		role = roleOwner
+	}
+	status := "active"
+	if !u.SuspendedAt.IsZero() {
+		status = "suspended"
+	}
+	email := emailOf(u)
+	base := corpBase + "/corps/" + url.PathEscape(u.Org) + "/users/" + url.PathEscape(email)
+	return corpUser{
+		Name: u.ID, Email: email, Memberships: uri{base + "/memberships"},
+		AccessTokens: uri{corpBase + "/user/apitokens"}, Role: role, Status: status,
+		Created: c.started.Format(time.RFC3339), AccessTokenAllowed: !s.RestrictUsers || u.Permitted,
+	}
+}
+
+func emailOf(u *store.User) string {
+	if u.Email == "" {
+		return u.ID
+	}
+	return u.Email
+}
+
+func (c *corpAPI) listCorps(w http.ResponseWriter, r *http.Request) {
+	if s, ok := c.settings(w, r); ok {
+		answer(w, http.StatusOK, map[string]any{"data": []corp{c.corp(s)}})
+	}
+}
+
+func (c *corpAPI) getCorp(w http.ResponseWriter, r *http.Request) {
+	if s, ok := c.ownCorp(w, r); ok {
+		answer(w, http.StatusOK, c.corp(s))
+	}
+}
+
+func (c *corpAPI) updateCorp(w http.ResponseWriter, r *http.Request) {
+	s, ok := c.ownCorp(w, r)
+	if !ok || !c.isOwner(w, r) {
+		return
+	}
+	var body struct {
+		Restricted *bool     `json:"restrictedAccessTokens"`
+		MaxAge     *int64    `json:"apiTokenMaxAge"`
+		AllowedIPs *[]string `json:"apiAllowedIPs"`
+	}
+	if !c.read(w, r, &body) {
+		return
+	}
+	now := c.corp(s)
+	next, err := parseSettings(s.Org, value(body.Restricted, s.RestrictUsers),
+		value(body.MaxAge, now.APITokenMaxAge), value(body.AllowedIPs, now.APIAllowedIPs))
+	if err != nil {
+		c.refuse(w, r, http.StatusBadRequest, "ValidationError", "invalid_field", err.Error())
+		return
+	}
+	next.Version = s.Version
+	saved, err := c.mgr.UpdateSettings(r.Context(), c.actor(r), next)
+	if err != nil {
+		c.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, c.corp(saved))
+}
+
+func value[T any](p *T, otherwise T) T {
+	if p == nil {
+		return otherwise
+	}
+	return *p
+}
+
+func (c *corpAPI) listUsers(w http.ResponseWriter, r *http.Request) {
+	s, ok := c.ownCorp(w, r)
+	if !ok {
+		return
+	}
+	users, err := c.users(r, s.Org)
+	if err != nil {
+		c.fail(w, r, err)
+		return
+	}
+	shown := make([]corpUser, 0, len(users))
+	for _, u := range users {
+		shown = append(shown, c.user(u, s))
+	}
+	answer(w, http.StatusOK, map[string]any{"data": shown})
+}
+
+func (c *corpAPI) getUser(w http.ResponseWriter, r *http.Request) {
+	s, ok := c.ownCorp(w, r)
+	if !ok {
+		return
+	}
+	if u, ok := c.userByEmail(w, r, s.Org); ok {
+		answer(w, http.StatusOK, c.user(u, s))
+	}
+}
+
+// userByEmail returns the user of a corp that the path names.
+func (c *corpAPI) userByEmail(w http.ResponseWriter, r *http.Request, org string) (*store.User, bool) {
+	users, err := c.users(r, org)
+	if err != nil {
+		c.fail(w, r, err)
+		return nil, false
+	}
+	for _, u := range users {
+		if strings.EqualFold(emailOf(u), r.PathValue("email")) {
+			return u, true
+		}
+	}
+	c.notFound(w, r)
+	return nil, false
+}
+
+// updateUser sets the grant. A client that sends a whole user back did not mean
+// the grant unless it differs from what it was shown: that is true for everybody
+// while there is no restriction.
+func (c *corpAPI) updateUser(w http.ResponseWriter, r *http.Request) {
+	s, ok := c.ownCorp(w, r)
+	if !ok || !c.isOwner(w, r) {
+		return
+	}
+	user, ok := c.userByEmail(w, r, s.Org)
+	if !ok {
+		return
+	}
+	var body map[string]json.RawMessage
+	if !c.read(w, r, &body) {
+		return
+	}
+	shown := c.user(user, s)
+	if raw, ok := body["accessTokenAllowed"]; ok {
+		var allowed bool
+		if err := json.Unmarshal(raw, &allowed); err != nil {
+			c.refuse(w, r, http.StatusBadRequest, "ValidationError", "invalid_field", "accessTokenAllowed is not true or false")
+			return
+		}
+		if len(body) == 1 || allowed != shown.AccessTokenAllowed {
+			if err := c.mgr.SetPermitted(r.Context(), c.actor(r), s.Org, user.ID, allowed); err != nil {
+				c.fail(w, r, err)
+				return
+			}
+			changed, err := c.mgr.User(r.Context(), s.Org, user.ID)
+			if err != nil {
+				c.fail(w, r, err)
+				return
+			}
+			user = changed
+		}
+	}
+	answer(w, http.StatusOK, c.user(user, s))
+}
+
+func (c *corpAPI) users(r *http.Request, org string) ([]*store.User, error) {
+	q := store.UserQuery{Org: org, Limit: 1000}
+	var all []*store.User
+	for {
+		page, err := c.mgr.Users(r.Context(), q)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page...)
+		if len(page) < q.Limit {
+			return all, nil
+		}
+		q.After = page[len(page)-1].ID
+	}
+}
+
+// An apiToken is a key as its user sees it. No answer has a top-level message on
+// success: a client of the original takes that for an error.
+type apiToken struct {
+	ID      string     `json:"id"`
+	Name    string     `json:"name"`
+	Created time.Time  `json:"created"`
+	Expires *time.Time `json:"expires"`
+	Status  keys.State `json:"status"`
+	Token   string     `json:"token,omitempty"` // once
+}
+
+func (c *corpAPI) listTokens(w http.ResponseWriter, r *http.Request) {
+	p := caller(r)
+	tokens := []apiToken{}
+	q := keys.TableQuery{Org: p.Org, User: p.User}
+	for {
+		rows, next, err := c.mgr.Table(r.Context(), q)
+		if err != nil {
+			c.fail(w, r, err)
+			return
+		}
+		for _, row := range rows {
+			t := apiToken{ID: row.Key.ID, Name: row.Key.Name, Created: row.Key.CreatedAt, Status: row.Status.State}
+			if end := row.Status.ExpiresAt; !end.IsZero() {
+				t.Expires = &end
+			}
+			tokens = append(tokens, t)
+		}
+		if next == (store.Cursor{}) {
+			break
+		}
+		q.After = next
+	}
+	answer(w, http.StatusOK, map[string]any{"data": tokens})
+}
+
+func (c *corpAPI) createToken(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Name string `json:"name"`
+	}
+	if !c.read(w, r, &body) {
+		return
+	}
+	p := caller(r)
+	t, k, err := c.mgr.Create(r.Context(), keys.CreateParams{Actor: c.actor(r), Org: p.Org, User: p.User, Name: body.Name})
+	if err != nil {
+		c.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusCreated, apiToken{ID: k.ID, Name: k.Name, Created: k.CreatedAt, Status: keys.Active, Token: t.Reveal()})
+}
+
+func (c *corpAPI) deleteToken(w http.ResponseWriter, r *http.Request) {
+	p := caller(r)
+	if err := c.mgr.Revoke(r.Context(), c.actor(r), keys.Ref{Org: p.Org, User: p.User, ID: r.PathValue("prefix")}); err != nil {
+		c.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// caller is who sent a request; the Guard has seen to it that there is one.
+func caller(r *http.Request) *policy.Principal {
+	p, _ := middleware.PrincipalFrom(r.Context())
+	return p
+}
+
+// actor is the caller as the Manager knows those who ask for something. Whether
+// the caller is an owner is read anew from the store, not from the cache.
+func (c *corpAPI) actor(r *http.Request) keys.Actor {
+	p := caller(r)
+	addr, _ := middleware.AddrFrom(r.Context())
+	a := keys.Actor{ID: p.User, Credential: p.Credential, Addr: addr, UserAgent: r.UserAgent()}
+	if u, err := c.mgr.User(r.Context(), p.Org, p.User); err == nil && u.Owner && u.SuspendedAt.IsZero() {
+		a.Role = keys.Owner
+	}
+	return a
+}
+
+func (c *corpAPI) isOwner(w http.ResponseWriter, r *http.Request) bool {
+	if c.actor(r).Role == keys.Owner {
+		return true
+	}
+	c.refuse(w, r, http.StatusForbidden, "Forbidden", "owner_required", "Only owners may change this.")
+	return false
+}
+
+// settings are those of the caller's corp.
+func (c *corpAPI) settings(w http.ResponseWriter, r *http.Request) (*policy.Settings, bool) {
+	s, err := c.mgr.Settings(r.Context(), caller(r).Org)
+	if err != nil {
+		c.fail(w, r, err)
+		return nil, false
+	}
+	return s, true
+}
+
+// ownCorp is settings for a path that names a corp, which must be the caller's.
+func (c *corpAPI) ownCorp(w http.ResponseWriter, r *http.Request) (*policy.Settings, bool) {
+	if r.PathValue("corp") != caller(r).Org {
+		c.notFound(w, r)
+		return nil, false
+	}
+	return c.settings(w, r)
+}
+
+// read reads a body of JSON. Unknown members are ignored, because clients send
+// back what they were given.
+func (c *corpAPI) read(w http.ResponseWriter, r *http.Request, into any) bool {
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || media != "application/json" {
+		c.refuse(w, r, http.StatusUnsupportedMediaType, "InvalidRequest", "media_type", "Send application/json.")
+		return false
+	}
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
+	err = d.Decode(into)
+	if err == nil {
+		if _, err = d.Token(); errors.Is(err, io.EOF) {
+			return true
+		}
+	}
+	c.refuse(w, r, http.StatusBadRequest, "InvalidRequest", "invalid_json", "The body is not one object of JSON in the expected form.")
+	return false
+}
+
+func (c *corpAPI) notFound(w http.ResponseWriter, r *http.Request) {
+	c.refuse(w, r, http.StatusNotFound, "NotFound", "not_found", "There is no such thing here.")
+}
+
+// fail answers with what an error of the Manager means.
+func (c *corpAPI) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if limit, ok := errors.AsType[*keys.LimitError](err); ok {
+		c.refuse(w, r, http.StatusConflict, "TokenLimitReached", "token_limit", limit.Error())
+		return
+	}
+	if field, ok := errors.AsType[*keys.FieldError](err); ok {
+		c.refuse(w, r, http.StatusBadRequest, "ValidationError", "invalid_field", field.Field+" "+field.Problem)
+		return
+	}
+	for _, known := range []struct {
+		err    error
+		status int
+		code   string
+		reason policy.Reason
+		text   string
+	}{
+		{store.ErrNotFound, http.StatusNotFound, "NotFound", "not_found", "There is no such thing here."},
+		{store.ErrConflict, http.StatusConflict, "Conflict", "conflict", "Somebody else changed this meanwhile."},
+		{keys.ErrNotPermitted, http.StatusForbidden, "Forbidden", policy.UserNotPermitted, "You have no permission to use API tokens."},
+		{keys.ErrTier, http.StatusForbidden, "Forbidden", policy.TierNotAllowed, "Your tier has no API tokens."},
+		{keys.ErrSuspended, http.StatusForbidden, "Forbidden", "suspended", "You are suspended."},
+		{keys.ErrForbidden, http.StatusForbidden, "Forbidden", "owner_required", "Only owners may change this."},
+	} {
+		if errors.Is(err, known.err) {
+			c.refuse(w, r, known.status, known.code, known.reason, known.text)
+			return
+		}
+	}
+	w.Header().Set("Retry-After", "1")
+	c.refuse(w, r, http.StatusServiceUnavailable, "Unavailable", policy.StoreUnavailable, "The service cannot answer now. Try again.")
+}
+
+func (c *corpAPI) refuse(w http.ResponseWriter, r *http.Request, status int, code string, reason policy.Reason, message string) {
+	c.guard.Refuse(w, r, &middleware.Refusal{Status: status, Code: code, Reason: reason, Message: message})
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // the client is gone: nothing is left to do
+}
