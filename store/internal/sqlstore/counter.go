@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"errors"
 	"slices"
@@ -26,6 +27,11 @@ func (s *Store) Add(ctx context.Context, key string, end time.Time, n, max int64
 	if err := checkCount(end, n); err != nil {
 		return 0, false, s.failure(ctx, opCount, err)
 	}
+	if s.dialect.SpendFirst && 0 < n && n <= max {
+		if count, ok, err = s.spend(ctx, key, end, n, max); err != nil || ok {
+			return count, ok, err
+		}
+	}
 	for {
 		count, made, err := s.spent(ctx, key, end)
 		switch {
@@ -49,6 +55,22 @@ func (s *Store) Add(ctx context.Context, key string, end time.Time, n, max int64
 	}
 }
 
+// maxQuota bounds the bytes by which a quota is known to the database.
+const maxQuota = 1024
+
+// quota returns the bytes by which the database knows a key of Add. There is no
+// bound to those, but there is to what a database takes into an index. One that
+// is too long is known by its beginning and its hash, which make it one byte
+// longer than any other.
+func quota(key string) []byte {
+	b := []byte(key)
+	if len(b) > maxQuota {
+		sum := sha256.Sum256(b)
+		b = append(b[:maxQuota+1-len(sum):maxQuota+1-len(sum)], sum[:]...)
+	}
+	return b
+}
+
 // checkCount reports what is wrong with the arguments of Add.
 func checkCount(end time.Time, n int64) error {
 	switch {
@@ -66,7 +88,7 @@ func checkCount(end time.Time, n int64) error {
 // spent returns the count of a window, and whether there is one.
 func (s *Store) spent(ctx context.Context, key string, end time.Time) (count int64, made bool, err error) {
 	err = s.db.QueryRowContext(ctx, s.sql(`SELECT spent FROM keystile_counts WHERE quota = $1 AND window_end = $2`),
-		[]byte(key), micros(end)).Scan(&count)
+		quota(key), micros(end)).Scan(&count)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, false, nil
 	}
@@ -82,18 +104,28 @@ func (s *Store) spend(ctx context.Context, key string, end time.Time, n, max int
 	defer unlock()
 	// The row is read to its end and not by QueryRow: a statement that is not part
 	// of a transaction commits when there are no more rows, and can fail then.
-	err = queryAll(ctx, s.db, func(r scanner) error {
-		ok = true
-		return r.Scan(&count)
-	}, s.sql(`UPDATE keystile_counts SET spent = spent + $3
-		WHERE quota = $1 AND window_end = $2 AND spent <= $4 RETURNING spent`), []byte(key), micros(end), n, max-n)
+	add := func(q querier) error {
+		return queryAll(ctx, q, func(r scanner) error {
+			ok = true
+			return r.Scan(&count)
+		}, s.sql(`UPDATE keystile_counts SET spent = spent + $3
+			WHERE quota = $1 AND window_end = $2 AND spent <= $4 RETURNING spent`), quota(key), micros(end), n, max-n)
+	}
+	if err = add(s.db); s.aborted(err) {
+		// The host made another level the default of its connections. At that of
+		// our transactions it waits.
+		ok = false
+		err = s.transact(ctx, func(tx *sql.Tx) error { return add(tx) })
+	}
 	return count, ok && err == nil, s.failure(ctx, opCount, err)
 }
 
 // makeWindow makes a window that is not there yet, with a count of n.
 func (s *Store) makeWindow(ctx context.Context, key string, end time.Time, n, _ int64) (count int64, ok bool, err error) {
-	quota := []byte(key)
+	quota := quota(key)
 	err = s.write(ctx, opCount, func(tx *sql.Tx) error {
+		// Two that make windows at one moment give both the same number. So neither
+		// counts as made after the other, and nothing is forgotten too early.
 		var last int64
 		if err := tx.QueryRowContext(ctx, s.sql(`SELECT coalesce(max(made), 0) FROM keystile_counts WHERE quota = $1`), quota).
 			Scan(&last); err != nil {
@@ -130,7 +162,7 @@ func (s *Store) forgetCounts(ctx context.Context, tx *sql.Tx, families []string)
 		}
 		for _, f := range chunk {
 			if !have[f] {
-				gone = append(gone, []byte(f))
+				gone = append(gone, quota(f))
 			}
 		}
 		if len(gone) == 0 {

@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"database/sql"
 	"embed"
 	"io/fs"
 	"time"
@@ -21,16 +22,37 @@ type Dialect struct {
 	Placeholder string
 
 	// Position is the function that finds a string in another: 1 is its beginning
-	// and 0 is not found.
-	Position string
+	// and 0 is not found. Collation is the one that compares bytes, in which lower
+	// knows no letters but those of ASCII. The columns have it by their schema, but
+	// parameters do not.
+	Position  string
+	Collation string
 
-	// Lock is the first statement of every transaction that writes. It takes the
-	// lock that makes transactions with the same lock wait for each other.
-	Lock string
+	// Isolation is that of transactions which write. Begin is their first
+	// statement.
+	Isolation sql.IsolationLevel
+	Begin     string
 
-	// Writers is how many goroutines of a store write at a time. The others wait
-	// before they ask for a connection.
+	// ForUpdate ends a query for a row that the transaction holds until its end
+	// against others that would hold it.
+	ForUpdate string
+
+	// UsesLock, if not empty, makes transactions on use facts, and those that
+	// delete keys, wait for each other. MigrationsLock does so for migrations.
+	UsesLock       string
+	MigrationsLock string
+
+	// Writers is how many goroutines of a store write at a time; 0 is any number.
+	// The others wait before they ask for a connection.
 	Writers int
+
+	// SpendFirst has Add spend before it reads what is spent, as if there were
+	// room: a round trip less if there is.
+	SpendFirst bool
+
+	// Aborted are the SQLSTATEs of errors after which the database has undone a
+	// transaction because of another, so that it can be done again.
+	Aborted []string
 
 	// Patience is for how long Migrate tries to make a connection.
 	Patience time.Duration
@@ -46,13 +68,14 @@ var SQLite = Dialect{
 	Package:     "sqlitestore",
 	Placeholder: "?",
 	Position:    "instr",
+	Collation:   "BINARY",
 
 	// SQLite has one writer at a time. A transaction that reads before it writes
 	// fails at once if another wrote in between, whatever its busy timeout is. So
 	// it begins with a statement that writes, to no row. That makes it wait for
 	// its turn also where the data source name does not say _txlock=immediate,
-	// which is spelled differently by every driver.
-	Lock: "DELETE FROM keystile_migrations WHERE 0",
+	// which is spelled differently by every driver. No further lock is needed.
+	Begin: "DELETE FROM keystile_migrations WHERE 0",
 
 	// They would wait in the database all the same, but there they sleep and try
 	// again, in no order, which takes several times as long.
@@ -66,6 +89,46 @@ var SQLite = Dialect{
 	TableExists: "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = $1",
 
 	migrations: "migrations/sqlite",
+}
+
+// Postgres is the dialect of PostgreSQL 12 or later.
+var Postgres = Dialect{
+	Package:     "postgresstore",
+	Placeholder: "$",
+	Position:    "strpos",
+	Collation:   `"C"`,
+
+	// Any number of transactions write at a time. Every statement sees what was
+	// committed before it began; one that meets a row which another transaction is
+	// writing waits, and then goes by what that one left. So a row is changed on
+	// the condition of its version or its count alone, and where that is not
+	// enough, as for the number of a user's keys, a row is held first. Other
+	// levels would have transactions fail instead of wait.
+	Isolation: sql.LevelReadCommitted,
+
+	// A process that is suspended in the middle of a transaction, or a machine
+	// that is gone, must not keep the row of the feed's sequence: all others would
+	// wait for it, and no key could be revoked. The setting ends with the
+	// transaction.
+	Begin: "SET LOCAL idle_in_transaction_session_timeout = 5000",
+
+	ForUpdate: " FOR UPDATE",
+
+	// Use facts are read, added to in Go and written. Rows that are not there yet
+	// cannot be held, and batches that hold rows in different orders would wait
+	// for each other; so batches take turns. The numbers are the host's too: ours
+	// have "keys" as their upper half. A table has its own, and the migrations
+	// make the tables.
+	UsesLock:       "SELECT pg_advisory_xact_lock(7738725069534265344 + 'keystile_uses'::regclass::oid::bigint)",
+	MigrationsLock: "SELECT pg_advisory_xact_lock(7738725069534265344)",
+
+	SpendFirst: true,
+
+	Aborted: []string{"40001", "40P01"}, // serialization_failure, deadlock_detected
+
+	TableExists: "SELECT count(to_regclass($1))",
+
+	migrations: "migrations/postgres",
 }
 
 func (d *Dialect) files() fs.FS {

@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"fmt"
 
 	"github.com/keystile/keystile/store"
 	"github.com/keystile/keystile/store/internal/row"
@@ -58,6 +59,7 @@ func (s *Store) Changes(ctx context.Context, after int64) (changes []store.Chang
 	// One statement, so that the changes and the end of the feed are of one moment.
 	// If there are no changes it returns a row with nothing but the end.
 	var end int64
+	found := false
 	err = queryAll(ctx, s.db, func(r scanner) error {
 		var (
 			seq, kind sql.NullInt64
@@ -67,6 +69,7 @@ func (s *Store) Changes(ctx context.Context, after int64) (changes []store.Chang
 		if err := r.Scan(&end, &seq, &kind, &d, &org, &user); err != nil {
 			return err
 		}
+		found = true
 		if last = end; seq.Valid {
 			last = seq.Int64
 			changes = append(changes, store.Change{
@@ -77,6 +80,9 @@ func (s *Store) Changes(ctx context.Context, after int64) (changes []store.Chang
 	}, s.sql(`SELECT s.last_seq, c.seq, c.kind, c.digest, c.org, c.user_id
 		FROM keystile_sequence s LEFT JOIN keystile_changes c ON c.seq > $1
 		WHERE s.one = 1 ORDER BY c.seq LIMIT $2`), after, row.MaxChanges)
+	if err == nil && !found {
+		err = fmt.Errorf("sequence: %w", errCorrupt)
+	}
 	if err != nil {
 		return nil, 0, s.failure(ctx, op, err)
 	}

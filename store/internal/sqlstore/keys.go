@@ -60,13 +60,12 @@ func (s *Store) InsertKey(ctx context.Context, k, replaces *store.Key, max int) 
 		return s.failure(ctx, op, err)
 	}
 	return s.write(ctx, op, func(tx *sql.Tx) error {
-		var users int
-		if err := tx.QueryRowContext(ctx, s.sql(`SELECT count(*) FROM keystile_users WHERE org = $1 AND id = $2`),
-			k.Org, k.User).Scan(&users); err != nil {
-			return err
-		}
-		if users == 0 {
-			return fmt.Errorf("user of the new key: %w", store.ErrNotFound)
+		// The row of the user is held, so that nobody else makes keys of the same user
+		// until the commit: they are counted below.
+		var version int64
+		if err := tx.QueryRowContext(ctx, s.sql(`SELECT version FROM keystile_users WHERE org = $1 AND id = $2`+s.dialect.ForUpdate),
+			k.Org, k.User).Scan(&version); err != nil {
+			return fmt.Errorf("user of the new key: %w", notFound(err))
 		}
 		var changes []store.Change
 		if replaces != nil {
@@ -157,6 +156,10 @@ func (s *Store) UpdateKey(ctx context.Context, k *store.Key) error {
 func (s *Store) PurgeKeys(ctx context.Context, revokedBefore time.Time) (int, error) {
 	var changes []store.Change
 	err := s.write(ctx, "purge keys", func(tx *sql.Tx) error {
+		changes = nil
+		if err := s.lockUses(ctx, tx); err != nil {
+			return err
+		}
 		before := micros(row.Time(revokedBefore))
 		if _, err := tx.ExecContext(ctx, s.sql(`DELETE FROM keystile_uses
 			WHERE key_id IN (SELECT id FROM keystile_keys WHERE revoked_at < $1)`), before); err != nil {
@@ -197,7 +200,7 @@ func (s *Store) Keys(ctx context.Context, q store.Query) ([]*store.Key, error) {
 	w.equal("k.user_id", q.User)
 	w.equal("k.id", q.ID)
 	if q.Name != "" {
-		w.and(s.dialect.Position + "(lower(k.name), lower(" + w.list(q.Name) + ")) > 0")
+		w.and(s.dialect.Position + "(lower(k.name), lower(" + w.list(q.Name) + " COLLATE " + s.dialect.Collation + ")) > 0")
 	}
 	if !q.Revoked {
 		w.and("k.revoked_at IS NULL")

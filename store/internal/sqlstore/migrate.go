@@ -88,7 +88,7 @@ func (s *Store) Migrate(ctx context.Context) error {
 	if err != nil || len(pending) == 0 {
 		return s.failure(ctx, op, err)
 	}
-	if _, err := s.db.ExecContext(ctx, s.sql(createMigrations)); err != nil {
+	if err := s.makeMigrations(ctx); err != nil {
 		return s.failure(ctx, op, err)
 	}
 	for _, m := range pending {
@@ -97,6 +97,18 @@ func (s *Store) Migrate(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// makeMigrations makes the table of the migrations that were applied.
+func (s *Store) makeMigrations(ctx context.Context) error {
+	statements := createMigrations
+	if s.dialect.MigrationsLock != "" {
+		// Two that make one table at a time can fail, although each says if not
+		// exists. Statements in one text are one transaction.
+		statements = s.dialect.MigrationsLock + ";\n" + createMigrations
+	}
+	_, err := s.db.ExecContext(ctx, s.sql(statements))
+	return err
 }
 
 // connect makes sure that there is a connection. It is the one thing that is
@@ -119,6 +131,11 @@ func (s *Store) connect(ctx context.Context) error {
 
 // apply applies a migration, unless somebody else just did.
 func (s *Store) apply(ctx context.Context, tx *sql.Tx, m migration) error {
+	if s.dialect.MigrationsLock != "" {
+		if _, err := tx.ExecContext(ctx, s.sql(s.dialect.MigrationsLock)); err != nil {
+			return err
+		}
+	}
 	var n int
 	err := tx.QueryRowContext(ctx, s.sql(`SELECT count(*) FROM keystile_migrations WHERE version = $1`), m.version).Scan(&n)
 	if err != nil || n > 0 {

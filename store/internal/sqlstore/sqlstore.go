@@ -2,8 +2,8 @@
 // statement, and the engine of the migrations. A [Dialect] tells it what differs
 // between databases.
 //
-// It knows of no driver and of none's errors: what a statement ran into is told
-// by the rows that it affected. It asks for nothing that outlives a transaction,
+// It knows of no driver: what a statement ran into is told by the rows that it
+// affected, and by nothing else of an error than its SQLSTATE. It asks for nothing that outlives a transaction,
 // neither prepared statements nor settings of a session, so that it works through
 // a pool that gives each transaction another connection.
 package sqlstore
@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -68,33 +69,59 @@ func (s *Store) sql(statement string) string {
 	return v
 }
 
-// write calls f in a transaction that no other writer of the database disturbs.
-// It commits if f returns nil, and changes nothing if it returns an error.
+// maxAttempts is how often a transaction is begun that the database aborts.
+const maxAttempts = 4
+
+// write calls f in a transaction. It commits if f returns nil, and changes
+// nothing if it returns an error. If the database undoes the transaction because
+// of another it does all of it again, f included, a few times at most.
 func (s *Store) write(ctx context.Context, op string, f func(tx *sql.Tx) error) error {
 	unlock, err := s.lock(ctx)
 	if err != nil {
 		return s.failure(ctx, op, err)
 	}
 	defer unlock()
-	tx, err := s.db.BeginTx(ctx, nil)
+	for attempt := 1; ; attempt++ {
+		err := s.transact(ctx, f)
+		if attempt == maxAttempts || !s.aborted(err) {
+			return s.failure(ctx, op, err)
+		}
+	}
+}
+
+// transact calls f in one transaction.
+func (s *Store) transact(ctx context.Context, f func(tx *sql.Tx) error) error {
+	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: s.dialect.Isolation})
 	if err != nil {
-		return s.failure(ctx, op, err)
+		return err
 	}
 	defer func() { _ = tx.Rollback() }() // Does nothing after Commit.
-	if _, err := tx.ExecContext(ctx, s.sql(s.dialect.Lock)); err != nil {
-		return s.failure(ctx, op, err)
+	if _, err := tx.ExecContext(ctx, s.sql(s.dialect.Begin)); err != nil {
+		return err
 	}
 	if err := f(tx); err != nil {
-		return s.failure(ctx, op, err)
+		return err
 	}
-	if err := tx.Commit(); err != nil {
-		return s.failure(ctx, op, err)
-	}
-	return nil
+	return tx.Commit()
+}
+
+// aborted reports whether the database said by err that it has undone what it
+// was asked for, because of another transaction. An error without an SQLSTATE,
+// such as of a connection that was lost, says nothing: what was asked for may
+// have been done.
+func (s *Store) aborted(err error) bool {
+	e, ok := errors.AsType[interface {
+		error
+		SQLState() string
+	}](err)
+	return ok && slices.Contains(s.dialect.Aborted, e.SQLState())
 }
 
 // lock waits for the turn of this goroutine to write.
 func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
+	if s.dialect.Writers == 0 {
+		return func() {}, nil
+	}
 	select {
 	case s.writers <- struct{}{}:
 		return func() { <-s.writers }, nil

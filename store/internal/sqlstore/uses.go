@@ -41,6 +41,9 @@ func (s *Store) RecordUses(ctx context.Context, uses []store.Use) error {
 	}
 	ids := slices.Collect(maps.Keys(byKey))
 	return s.write(ctx, op, func(tx *sql.Tx) error {
+		if err := s.lockUses(ctx, tx); err != nil {
+			return err
+		}
 		for chunk := range slices.Chunk(ids, rowsAtOnce) {
 			var sums []store.UseSummary
 			if err := s.eachUses(ctx, tx, chunk, func(_ string, sum store.UseSummary) {
@@ -55,6 +58,15 @@ func (s *Store) RecordUses(ctx context.Context, uses []store.Use) error {
 		}
 		return nil
 	})
+}
+
+// lockUses waits for the turn of a transaction that writes or deletes use facts.
+func (s *Store) lockUses(ctx context.Context, tx *sql.Tx) error {
+	if s.dialect.UsesLock == "" {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, s.sql(s.dialect.UsesLock))
+	return err
 }
 
 // putUses writes the summaries of keys, at most rowsAtOnce.

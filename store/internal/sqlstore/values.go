@@ -57,13 +57,24 @@ func (d *digest) Scan(src any) error {
 	return nil
 }
 
+// text returns a text, which some drivers return as bytes.
+func text(src any) (s string, ok bool) {
+	switch v := src.(type) {
+	case string:
+		return v, true
+	case []byte:
+		return string(v), true
+	}
+	return "", false
+}
+
 // A list is stored as JSON.
 type list[T any] []T
 
 // Scan implements [database/sql.Scanner]. An empty list is nil. The error does
 // not repeat the text.
 func (l *list[T]) Scan(src any) error {
-	switch s, ok := src.(string); {
+	switch s, ok := text(src); {
 	case s == "[]":
 		*l = nil
 		return nil
@@ -93,7 +104,7 @@ func (l *addressList) Scan(src any) error {
 		*l = addressList{}
 		return nil
 	}
-	s, ok := src.(string)
+	s, ok := text(src)
 	if !ok {
 		return fmt.Errorf("addresses: %w", errCorrupt)
 	}
