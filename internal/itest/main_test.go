@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -20,16 +21,44 @@ const processVar = "KEYSTILE_ITEST_PROCESS"
 
 // processes are the programs that tests run in processes of their own, by name.
 // They print what they have to say, a line at a time.
-var processes = map[string]func(ctx context.Context, args []string) error{
-	"sqlite add":    addProcess,
-	"sqlite insert": insertProcess,
-	"sqlite write":  writeProcess,
+var processes = map[string]program{
+	"sqlite add":      on(openSQLite, addProgram),
+	"sqlite insert":   on(openSQLite, insertProgram),
+	"sqlite write":    on(openSQLite, writeProgram),
+	"postgres add":    on(openPostgres, addProgram),
+	"postgres insert": on(openPostgres, insertProgram),
+	"postgres write":  on(openPostgres, writeProgram),
+	"postgres server": serverProgram,
+}
+
+// A program is run by a process, with its arguments.
+type program func(ctx context.Context, args []string) error
+
+// atExit is called when all tests are over.
+var atExit struct {
+	mu    sync.Mutex
+	calls []func() error
+}
+
+// whenOver has f called when all tests are over, such as to end a server that
+// they share.
+func whenOver(f func() error) {
+	atExit.mu.Lock()
+	defer atExit.mu.Unlock()
+	atExit.calls = append(atExit.calls, f)
 }
 
 func TestMain(m *testing.M) {
 	name, ok := os.LookupEnv(processVar)
 	if !ok {
-		os.Exit(m.Run())
+		code := m.Run()
+		for _, f := range atExit.calls {
+			if err := f(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				code = max(code, 1)
+			}
+		}
+		os.Exit(code)
 	}
 	run, ok := processes[name]
 	if !ok {

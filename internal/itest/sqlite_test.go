@@ -1,17 +1,15 @@
 package itest
 
 import (
+	"context"
 	"database/sql"
-	"fmt"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	_ "modernc.org/sqlite"
 
-	"github.com/keystile/keystile/store"
 	"github.com/keystile/keystile/store/sqlitestore"
-	"github.com/keystile/keystile/token"
 )
 
 // open opens a database. It is closed when the test is over.
@@ -48,20 +46,13 @@ func newStoreFile(t testing.TB) *sqlitestore.Store {
 	return newStore(t, openFile(t, newFile(t)), nil)
 }
 
-// A user and its key, as tests need them.
-func testUser(n int) *store.User {
-	return &store.User{Org: "acme", ID: fmt.Sprintf("u%d", n), Email: fmt.Sprintf("u%d@example.com", n), Tier: "Pro"}
-}
-
-func testKey(user string, tok token.Token) *store.Key {
-	var f token.Format
-	d, err := f.Digest(tok.Reveal())
+// openSQLite is [openFile] and sqlitestore.New for a process of its own.
+func openSQLite(_ context.Context, file string) (backend, error) {
+	db, err := sql.Open("sqlite", sqlitestore.DSN(file))
 	if err != nil {
-		panic(err)
+		return nil, err
 	}
-	return &store.Key{
-		ID: tok.ID(), Digest: d, Org: "acme", User: user, Name: "export", CreatedAt: testDay, Family: tok.ID(),
-	}
+	return sqlitestore.New(db, nil)
 }
 
 func mustExec(t testing.TB, db *sql.DB, statement string, args ...any) {
