@@ -137,7 +137,7 @@ type reply struct {
 
 // data returns a member of data, which may be nested.
 func (r reply) data(path ...string) any {
-	var v any = r.json["data"]
+	v := r.json["data"]
 	for _, name := range path {
 		m, _ := v.(map[string]any)
 		v = m[name]
@@ -474,7 +474,7 @@ func TestServiceBadInput(t *testing.T) {
 		{"bad proxy", []string{"-trusted-proxies", "10.0.0.300", "-client-ip-header", "X-Forwarded-For"}, []string{"-trusted-proxies", "line 1"}},
 		{"two mistakes", []string{"-store", "memory", "-default-limit", "0", "-client-id", "x"}, []string{"-default-limit", "-issuer"}},
 		{"no file", []string{"-bootstrap", "nowhere.json"}, []string{"nowhere.json"}},
-		{"unknown member", []string{"-bootstrap", write(`{"orgs":[{"nmae":"x"}]}`)}, []string{"nmae"}},
+		{"unknown member", []string{"-bootstrap", write(`{"orgs":[{"nick":"x"}]}`)}, []string{"nick"}},
 		{"text after", []string{"-bootstrap", write(`{"orgs":[]} {}`)}, []string{"after"}},
 		{"role", []string{"-bootstrap", write(`{"orgs":[{"name":"x","users":[{"id":"u","role":"king"}]}]}`)}, []string{"users[0].role"}},
 		{"two people of one ID", []string{"-bootstrap", write(`{"orgs":[{"name":"x","users":[{"id":"u","role":"user"}]},{"name":"y","users":[{"id":"u","role":"user"}]}]}`)}, []string{"users[0].id"}},
