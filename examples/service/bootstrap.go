@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -163,11 +165,13 @@ func (b *bootstrap) apply(ctx context.Context, mgr *keys.Manager, out io.Writer)
 			return fmt.Errorf("organization %s: %w", o.Name, err)
 		}
 		for _, u := range o.Users {
-			if err := mgr.PutUser(ctx, &store.User{
-				Org: o.Name, ID: u.ID, Email: u.Email, Tier: u.Tier, Owner: u.Role == roleOwner, Permitted: u.Permitted,
-			}); err != nil {
+			if err := u.apply(ctx, mgr, o.Name); err != nil {
 				return fmt.Errorf("user %s: %w", u.ID, err)
 			}
+			// Those that are revoked come first, since they take no place of the cap.
+			slices.SortStableFunc(u.Keys, func(a, b bootstrapKey) int {
+				return cmp.Compare(b2i(b.Revoked), b2i(a.Revoked))
+			})
 			for _, k := range u.Keys {
 				line, err := k.apply(ctx, mgr, o.Name, u.ID)
 				if err != nil {
@@ -180,6 +184,30 @@ func (b *bootstrap) apply(ctx context.Context, mgr *keys.Manager, out io.Writer)
 		}
 	}
 	return nil
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// apply makes a user, or makes sure of the role of one that is there: the rest may
+// have changed since, by a sign-in for example.
+func (u *bootstrapUser) apply(ctx context.Context, mgr *keys.Manager, org string) error {
+	known, err := mgr.User(ctx, org, u.ID)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		known = &store.User{Org: org, ID: u.ID, Email: u.Email, Tier: u.Tier, Permitted: u.Permitted}
+	case err != nil:
+		return err
+	default:
+		changed := *known
+		known = &changed
+	}
+	known.Owner = u.Role == roleOwner
+	return mgr.PutUser(ctx, known)
 }
 
 // applySettings writes the settings of an organization that has none yet.
@@ -209,11 +237,22 @@ func (k *bootstrapKey) apply(ctx context.Context, mgr *keys.Manager, org, user s
 		return keyLine{}, err
 	}
 	if known != nil {
-		return keyLine{Ref: k.Ref, Prefix: known.ID}, nil
+		// A start that was interrupted may have made it and no more.
+		if k.Revoked {
+			err = mgr.Revoke(ctx, operator, keys.Ref{Org: org, User: user, ID: known.ID})
+			if errors.Is(err, store.ErrNotFound) {
+				err = nil
+			}
+		}
+		return keyLine{Ref: k.Ref, Prefix: known.ID}, err
+	}
+	created := k.CreatedAt
+	if created.IsZero() && !k.ExpiresAt.IsZero() && !k.ExpiresAt.After(time.Now()) {
+		created = k.ExpiresAt.Add(-time.Second) // it has ended, so it began before that
 	}
 	t, made, err := mgr.Create(ctx, keys.CreateParams{
 		Actor: operator, Org: org, User: user, Name: k.Name, Scopes: k.Scopes,
-		DailyLimit: k.DailyLimit, CreatedAt: k.CreatedAt, NotAfter: k.ExpiresAt,
+		DailyLimit: k.DailyLimit, CreatedAt: created, NotAfter: k.ExpiresAt,
 	})
 	if err != nil {
 		return keyLine{}, err

@@ -3,10 +3,12 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,7 +38,16 @@ func newCorpAPI(mgr *keys.Manager, guard *middleware.Guard, ps people, now time.
 	reads := func(h http.HandlerFunc) http.Handler { return guard.Wrap(h) }
 	persons := guard.With(policy.Via(policy.JWT, policy.Session))
 	csrf := http.NewCrossOriginProtection()
-	manages := func(h http.HandlerFunc) http.Handler { return persons.Wrap(csrf.Handler(h)) }
+	manages := func(h http.HandlerFunc) http.Handler {
+		return persons.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			// A session is sent by browsers unasked; a JWT is not.
+			if caller(r).Credential == policy.Session && csrf.Check(r) != nil {
+				c.refuse(w, r, http.StatusForbidden, "Forbidden", "cross_origin", "This request comes from another site.")
+				return
+			}
+			h(w, r)
+		}))
+	}
 	c.mux.Handle("GET "+corpBase+"/corps", reads(c.listCorps))
 	c.mux.Handle("GET "+corpBase+"/corps/{corp}", reads(c.getCorp))
 	c.mux.Handle("PATCH "+corpBase+"/corps/{corp}", manages(c.updateCorp))
@@ -46,6 +57,8 @@ func newCorpAPI(mgr *keys.Manager, guard *middleware.Guard, ps people, now time.
 	c.mux.Handle("GET "+corpBase+"/user/apitokens", manages(c.listTokens))
 	c.mux.Handle("POST "+corpBase+"/user/apitokens", manages(c.createToken))
 	c.mux.Handle("DELETE "+corpBase+"/user/apitokens/{prefix}", manages(c.deleteToken))
+	c.mux.Handle(corpBase+"/user/apitokens", manages(c.noMethod))
+	c.mux.Handle(corpBase+"/user/apitokens/", manages(c.noMethod))
 	c.mux.Handle("/", guard.Authenticate(http.HandlerFunc(c.notFound)))
 	return c
 }
@@ -151,13 +164,26 @@ func (c *corpAPI) listCorps(w http.ResponseWriter, r *http.Request) {
 
 func (c *corpAPI) getCorp(w http.ResponseWriter, r *http.Request) {
 	if s, ok := c.ownCorp(w, r); ok {
+		w.Header().Set("ETag", etag(s))
 		answer(w, http.StatusOK, c.corp(s))
 	}
 }
 
+// etag is the version of settings. If-Match is optional here, and holds if it is
+// sent.
+func etag(s *policy.Settings) string { return strconv.Quote(strconv.FormatInt(s.Version, 10)) }
+
 func (c *corpAPI) updateCorp(w http.ResponseWriter, r *http.Request) {
 	s, ok := c.ownCorp(w, r)
-	if !ok || !c.isOwner(w, r) {
+	if !ok {
+		return
+	}
+	owner, ok := c.owner(w, r)
+	if !ok {
+		return
+	}
+	if match := r.Header.Get("If-Match"); match != "" && match != "*" && match != etag(s) {
+		c.fail(w, r, store.ErrConflict)
 		return
 	}
 	var body struct {
@@ -176,11 +202,12 @@ func (c *corpAPI) updateCorp(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	next.Version = s.Version
-	saved, err := c.mgr.UpdateSettings(r.Context(), c.actor(r), next)
+	saved, err := c.mgr.UpdateSettings(r.Context(), owner, next)
 	if err != nil {
 		c.fail(w, r, err)
 		return
 	}
+	w.Header().Set("ETag", etag(saved))
 	answer(w, http.StatusOK, c.corp(saved))
 }
 
@@ -239,7 +266,11 @@ func (c *corpAPI) userByEmail(w http.ResponseWriter, r *http.Request, org string
 // while there is no restriction.
 func (c *corpAPI) updateUser(w http.ResponseWriter, r *http.Request) {
 	s, ok := c.ownCorp(w, r)
-	if !ok || !c.isOwner(w, r) {
+	if !ok {
+		return
+	}
+	owner, ok := c.owner(w, r)
+	if !ok {
 		return
 	}
 	user, ok := c.userByEmail(w, r, s.Org)
@@ -253,12 +284,12 @@ func (c *corpAPI) updateUser(w http.ResponseWriter, r *http.Request) {
 	shown := c.user(user, s)
 	if raw, ok := body["accessTokenAllowed"]; ok {
 		var allowed bool
-		if err := json.Unmarshal(raw, &allowed); err != nil {
+		if err := json.Unmarshal(raw, &allowed); err != nil || string(raw) == "null" {
 			c.refuse(w, r, http.StatusBadRequest, "ValidationError", "invalid_field", "accessTokenAllowed is not true or false")
 			return
 		}
 		if len(body) == 1 || allowed != shown.AccessTokenAllowed {
-			if err := c.mgr.SetPermitted(r.Context(), c.actor(r), s.Org, user.ID, allowed); err != nil {
+			if err := c.mgr.SetPermitted(r.Context(), owner, s.Org, user.ID, allowed); err != nil {
 				c.fail(w, r, err)
 				return
 			}
@@ -333,7 +364,12 @@ func (c *corpAPI) createToken(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p := caller(r)
-	t, k, err := c.mgr.Create(r.Context(), keys.CreateParams{Actor: c.actor(r), Org: p.Org, User: p.User, Name: body.Name})
+	actor, err := c.actor(r)
+	if err != nil {
+		c.fail(w, r, err)
+		return
+	}
+	t, k, err := c.mgr.Create(r.Context(), keys.CreateParams{Actor: actor, Org: p.Org, User: p.User, Name: body.Name})
 	if err != nil {
 		c.fail(w, r, err)
 		return
@@ -343,7 +379,11 @@ func (c *corpAPI) createToken(w http.ResponseWriter, r *http.Request) {
 
 func (c *corpAPI) deleteToken(w http.ResponseWriter, r *http.Request) {
 	p := caller(r)
-	if err := c.mgr.Revoke(r.Context(), c.actor(r), keys.Ref{Org: p.Org, User: p.User, ID: r.PathValue("prefix")}); err != nil {
+	actor, err := c.actor(r)
+	if err == nil {
+		err = c.mgr.Revoke(r.Context(), actor, keys.Ref{Org: p.Org, User: p.User, ID: r.PathValue("prefix")})
+	}
+	if err != nil {
 		c.fail(w, r, err)
 		return
 	}
@@ -359,22 +399,34 @@ func caller(r *http.Request) *policy.Principal {
 
 // actor is the caller as the Manager knows those who ask for something. Whether
 // the caller is an owner is read anew from the store, not from the cache.
-func (c *corpAPI) actor(r *http.Request) keys.Actor {
+func (c *corpAPI) actor(r *http.Request) (keys.Actor, error) {
 	p := caller(r)
 	addr, _ := middleware.AddrFrom(r.Context())
 	a := keys.Actor{ID: p.User, Credential: p.Credential, Addr: addr, UserAgent: r.UserAgent()}
-	if u, err := c.mgr.User(r.Context(), p.Org, p.User); err == nil && u.Owner && u.SuspendedAt.IsZero() {
+	u, err := c.mgr.User(r.Context(), p.Org, p.User)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return a, nil
+	case err != nil:
+		return a, err
+	case u.Owner && u.SuspendedAt.IsZero():
 		a.Role = keys.Owner
 	}
-	return a
+	return a, nil
 }
 
-func (c *corpAPI) isOwner(w http.ResponseWriter, r *http.Request) bool {
-	if c.actor(r).Role == keys.Owner {
-		return true
+// owner is actor for what only owners may do.
+func (c *corpAPI) owner(w http.ResponseWriter, r *http.Request) (keys.Actor, bool) {
+	a, err := c.actor(r)
+	switch {
+	case err != nil:
+		c.fail(w, r, err)
+	case a.Role != keys.Owner:
+		c.refuse(w, r, http.StatusForbidden, "Forbidden", "owner_required", "Only owners may change this.")
+	default:
+		return a, true
 	}
-	c.refuse(w, r, http.StatusForbidden, "Forbidden", "owner_required", "Only owners may change this.")
-	return false
+	return a, false
 }
 
 // settings are those of the caller's corp.
@@ -415,6 +467,11 @@ func (c *corpAPI) read(w http.ResponseWriter, r *http.Request, into any) bool {
 	return false
 }
 
+func (c *corpAPI) noMethod(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Allow", "GET, HEAD, POST, DELETE")
+	c.refuse(w, r, http.StatusMethodNotAllowed, "InvalidRequest", "method_not_allowed", "This cannot be done here.")
+}
+
 func (c *corpAPI) notFound(w http.ResponseWriter, r *http.Request) {
 	c.refuse(w, r, http.StatusNotFound, "NotFound", "not_found", "There is no such thing here.")
 }
@@ -422,7 +479,8 @@ func (c *corpAPI) notFound(w http.ResponseWriter, r *http.Request) {
 // fail answers with what an error of the Manager means.
 func (c *corpAPI) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if limit, ok := errors.AsType[*keys.LimitError](err); ok {
-		c.refuse(w, r, http.StatusConflict, "TokenLimitReached", "token_limit", limit.Error())
+		c.refuse(w, r, http.StatusConflict, "TokenLimitReached", "token_limit",
+			fmt.Sprintf("You have %d API tokens, which is the limit.", limit.Limit))
 		return
 	}
 	if field, ok := errors.AsType[*keys.FieldError](err); ok {

@@ -24,6 +24,7 @@ import (
 	"syscall"
 	"time"
 
+	_ "github.com/jackc/pgx/v5/stdlib"
 	_ "modernc.org/sqlite"
 
 	"github.com/keystile/keystile/middleware"
@@ -33,6 +34,7 @@ import (
 	"github.com/keystile/keystile/store/audit"
 	"github.com/keystile/keystile/store/keys"
 	"github.com/keystile/keystile/store/memstore"
+	"github.com/keystile/keystile/store/postgresstore"
 	"github.com/keystile/keystile/store/sqlitestore"
 )
 
@@ -47,7 +49,7 @@ type config struct {
 func main() {
 	var c config
 	flag.StringVar(&c.addr, "addr", "127.0.0.1:8080", "`address` to serve on")
-	flag.StringVar(&c.store, "store", "memory", "where keys are kept: memory, or sqlite:`FILE`")
+	flag.StringVar(&c.store, "store", "memory", "where keys are kept: memory, sqlite:FILE or postgres://..., as a `NAME`")
 	flag.StringVar(&c.issuer, "issuer", "", "`URL` of the OIDC issuer of people")
 	flag.StringVar(&c.clientID, "client-id", "", "`ID` of the client that its tokens are for")
 	flag.BoolVar(&c.dev, "dev", false, "be the issuer: anybody can be anybody; on loopback addresses only")
@@ -111,15 +113,33 @@ func openStore(ctx context.Context, name string) (backend, func() error, error) 
 			return nil, nil, err
 		}
 		s, err := sqlitestore.New(db, nil)
-		if err == nil {
-			err = s.Migrate(ctx)
-		}
+		return migrated(ctx, s, db, err)
+	case kind == "postgres" || kind == "postgresql":
+		db, err := sql.Open("pgx", name)
 		if err != nil {
-			return nil, nil, errors.Join(fmt.Errorf("-store %s: %w", name, err), db.Close())
+			// The name has a password, which the error may repeat.
+			return nil, nil, errors.New("-store is no data source name of PostgreSQL")
 		}
-		return s, db.Close, nil
+		db.SetMaxOpenConns(8)
+		db.SetMaxIdleConns(8)
+		s, err := postgresstore.New(db, nil)
+		return migrated(ctx, s, db, err)
 	}
-	return nil, nil, errors.New("-store is neither memory nor sqlite:FILE")
+	return nil, nil, errors.New("-store is none of memory, sqlite:FILE and postgres://...")
+}
+
+// migrated brings the tables of a store that was opened up to date.
+func migrated[S interface {
+	backend
+	Migrate(context.Context) error
+}](ctx context.Context, s S, db *sql.DB, err error) (backend, func() error, error) {
+	if err == nil {
+		err = s.Migrate(ctx)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("-store: %w", err), db.Close())
+	}
+	return s, db.Close, nil
 }
 
 // run serves until ctx ends.

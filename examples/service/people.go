@@ -51,11 +51,13 @@ func (ps people) authenticator(mgr *keys.Manager, issuer, clientID string, clien
 		Map: func(_ context.Context, claims map[string]any, id oidcauth.Identity) (oidcauth.Identity, error) {
 			sub, _ := claims["sub"].(string)
 			p, known := ps[sub]
-			if !known {
-				return id, nil
+			if known {
+				id.Org = p.org
 			}
-			owner := p.role == roleOwner
-			id.Org, id.Owner = p.org, &owner
+			// Said of everybody, so that nobody stays an owner who was taken out of
+			// the file.
+			owner := known && p.role == roleOwner
+			id.Owner = &owner
 			return id, nil
 		},
 	})

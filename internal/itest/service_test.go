@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,10 +43,12 @@ type service struct {
 	done chan struct{}
 
 	mu    sync.Mutex
+	read  *sync.Cond                // something of standard output was read, or it has ended
 	out   strings.Builder           // standard output
 	log   strings.Builder           // standard error
 	lines map[string]serviceKeyLine // of the bootstrap, by ref
-	seen  strings.Builder           // every answer but those that show a token
+	ended bool
+	seen  strings.Builder // every answer but those that show a token
 }
 
 type serviceKeyLine struct{ Ref, Prefix, Token string }
@@ -58,6 +61,7 @@ func startService(t *testing.T, args ...string) *service {
 	binary, err := buildService()
 	require.NoError(t, err)
 	s := &service{tb: t, done: make(chan struct{}), lines: make(map[string]serviceKeyLine)}
+	s.read = sync.NewCond(&s.mu)
 	s.cmd = exec.Command(binary, append([]string{"-addr", "127.0.0.1:0"}, args...)...)
 	s.cmd.Dir = t.TempDir()
 	stdout, err := s.cmd.StdoutPipe()
@@ -77,7 +81,12 @@ func startService(t *testing.T, args ...string) *service {
 				s.lines[line.Ref] = line
 			}
 			s.mu.Unlock()
+			s.read.Broadcast()
 		}
+		s.mu.Lock()
+		s.ended = true
+		s.mu.Unlock()
+		s.read.Broadcast()
 	})
 	reading.Go(func() {
 		for lines := bufio.NewScanner(stderr); lines.Scan(); {
@@ -106,11 +115,15 @@ func (s *service) stop() {
 	require.NoError(s.tb, s.cmd.Wait())
 }
 
-// key returns the line that was printed of a key of the bootstrap.
+// key returns the line that was printed of a key of the bootstrap. The line was
+// printed before the service said that it serves, but may not have been read yet.
 func (s *service) key(ref string) serviceKeyLine {
 	s.tb.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for s.lines[ref].Ref == "" && !s.ended {
+		s.read.Wait()
+	}
 	require.Contains(s.tb, s.lines, ref)
 	return s.lines[ref]
 }
@@ -222,12 +235,53 @@ func (s *service) create(person string, body map[string]any) (token, prefix stri
 	return got.data("key").(string), got.data("prefix").(string)
 }
 
-// serviceStores are the stores that the example is tested on.
-func serviceStores(t *testing.T) map[string]func() []string {
-	return map[string]func() []string{
-		"memory": func() []string { return nil },
-		"sqlite": func() []string { return []string{"-store", "sqlite:" + filepath.Join(t.TempDir(), "service.db")} },
-	}
+// A serviceStore is a store that the example is tested on.
+type serviceStore struct {
+	args  []string
+	bytes func() [][]byte // all that it keeps
+}
+
+// serviceStores make them, each a new one.
+var serviceStores = map[string]func(t *testing.T) serviceStore{
+	"memory": func(*testing.T) serviceStore {
+		return serviceStore{bytes: func() [][]byte { return nil }}
+	},
+	"sqlite": func(t *testing.T) serviceStore {
+		file := filepath.Join(t.TempDir(), "service.db")
+		return serviceStore{[]string{"-store", "sqlite:" + file}, func() (all [][]byte) {
+			for _, name := range []string{file, file + "-wal"} {
+				content, err := os.ReadFile(name)
+				if name != file && errors.Is(err, os.ErrNotExist) {
+					continue // a log that was written back
+				}
+				require.NoError(t, err)
+				all = append(all, content)
+			}
+			return all
+		}}
+	},
+	"postgres": func(t *testing.T) serviceStore {
+		dsn, schema := newSchema(t)
+		u := url.URL{Scheme: "postgres"}
+		query := make(url.Values)
+		for _, setting := range strings.Fields(dsn) {
+			name, value, _ := strings.Cut(setting, "=")
+			switch name {
+			case "user":
+				u.User = url.User(value)
+			case "dbname":
+				u.Path = "/" + value
+			default:
+				query.Set(name, value)
+			}
+		}
+		u.RawQuery = query.Encode()
+		return serviceStore{[]string{"-store", u.String()}, func() [][]byte {
+			dump, err := postgres(t).Program("pg_dump", "--schema", schema).Output()
+			require.NoError(t, err)
+			return [][]byte{dump}
+		}}
+	},
 }
 
 const serviceBootstrap = `{"orgs":[
@@ -257,16 +311,17 @@ func writeBootstrap(t *testing.T) string {
 // against the example as a process of its own, on each store.
 func TestServiceLifeCycle(t *testing.T) {
 	t.Parallel()
-	for name, store := range serviceStores(t) {
+	for name, newStore := range serviceStores {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			store := newStore(t)
 			trail := filepath.Join(t.TempDir(), "audit.log")
-			args := append([]string{"-dev", "-bootstrap", writeBootstrap(t), "-audit", trail}, store()...)
+			args := append([]string{"-dev", "-bootstrap", writeBootstrap(t), "-audit", trail}, store.args...)
 			s := startService(t, args...)
 			ann, bob := s.jwt("ann"), s.jwt("bob")
 			var secrets []string
-			for _, line := range s.lines {
-				secrets = append(secrets, line.Token)
+			for _, ref := range []string{"ann", "old", "three", "gone", "off", "late", "cid", "zoe"} {
+				secrets = append(secrets, s.key(ref).Token)
 			}
 
 			// What the file says of keys holds.
@@ -373,39 +428,23 @@ func TestServiceLifeCycle(t *testing.T) {
 				require.NoError(t, err)
 				require.NotEmpty(t, audited)
 				require.NotContains(t, string(audited), secret[17:])
-				for _, file := range databaseFiles(args) {
-					content, err := os.ReadFile(file)
-					require.NoError(t, err)
+				for _, content := range store.bytes() {
 					require.Contains(t, string(content), secret[:17], "the prefix is there")
-					require.NotContains(t, string(content), secret[17:], "S16, S71: %s", file)
+					require.NotContains(t, string(content), secret[17:], "S16, S71")
 				}
 			}
 		})
 	}
 }
 
-// databaseFiles returns the files of the store that the arguments name, if it has
-// any.
-func databaseFiles(args []string) (files []string) {
-	for _, arg := range args {
-		if file, ok := strings.CutPrefix(arg, "sqlite:"); ok {
-			files = append(files, file)
-			if _, err := os.Stat(file + "-wal"); err == nil {
-				files = append(files, file+"-wal")
-			}
-		}
-	}
-	return files
-}
-
 // TestServiceParallelCreations: S13: 50 creations at once through HTTP leave
 // exactly five keys, and say so to the other 45.
 func TestServiceParallelCreations(t *testing.T) {
 	t.Parallel()
-	for name, store := range serviceStores(t) {
+	for name, newStore := range serviceStores {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := startService(t, append([]string{"-dev"}, store()...)...)
+			s := startService(t, append([]string{"-dev"}, newStore(t).args...)...)
 			user := s.jwt("demo-user")
 			counts := make(map[int]int)
 			var mu sync.Mutex
@@ -495,4 +534,22 @@ func TestServiceBadInput(t *testing.T) {
 			require.NotContains(t, string(out), "serving")
 		})
 	}
+}
+
+// TestServiceOwnerTakenOut: who is taken out of the bootstrap file is a plain user
+// from then on, and what a sign-in has changed is kept.
+func TestServiceOwnerTakenOut(t *testing.T) {
+	t.Parallel()
+	store := serviceStores["sqlite"](t)
+	s := startService(t, append([]string{"-dev", "-bootstrap", writeBootstrap(t)}, store.args...)...)
+	s.require(200, "GET", "/v1/org/users", s.jwt("ann"), nil)
+	s.stop()
+
+	// ann is not in the file any more. The development issuer knows only who is, so
+	// this file has one of the same ID elsewhere, without being an owner.
+	file := filepath.Join(t.TempDir(), "b.json")
+	require.NoError(t, os.WriteFile(file, []byte(`{"orgs":[{"name":"acme","users":[{"id":"ann","email":"","role":"user"}]}]}`), 0o600))
+	s = startService(t, append([]string{"-dev", "-bootstrap", file}, store.args...)...)
+	s.require(403, "GET", "/v1/org/users", s.jwt("ann"), nil)
+	require.Contains(t, s.require(200, "GET", "/api/v0/corps/acme/users", s.jwt("ann"), nil).body, "ann@acme.example")
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -310,7 +311,24 @@ func (p *reply) check() {
 	}
 	require.EqualValues(p.t, p.Code, envelope["status"])
 	require.NotEmpty(p.t, envelope["message"], "S6")
+	reason := envelope["error"].(map[string]any)["reason"].(string)
+	require.Regexp(p.t, `\b`+reason+`\b`, reasons(), "a reason that is not documented")
 }
+
+// reasons are the reasons that the document has.
+var reasons = sync.OnceValue(func() string {
+	text, err := os.ReadFile("openapi.json")
+	if err != nil {
+		return err.Error()
+	}
+	var doc struct {
+		Components struct {
+			Schemas struct{ Reason struct{ Description string } }
+		}
+	}
+	_ = json.Unmarshal(text, &doc)
+	return doc.Components.Schemas.Reason.Description
+})
 
 // data requires a status and returns the data.
 func (p *reply) data(status int) map[string]any {

@@ -259,8 +259,8 @@ func (w *world) pages(path, name string, q request, limit int) (all []map[string
 	}
 }
 
-// TestRevoke_S59: DELETE stops the key at once (S19) and frees its place (S14); a
-// second DELETE finds nothing (D28).
+// TestRevoke_S59: DELETE stops the key at once (S19) and frees its place (S14) among
+// five (S12, D9); a second DELETE finds nothing (D28).
 func TestRevoke_S59(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -268,7 +268,8 @@ func TestRevoke_S59(t *testing.T) {
 	for range 5 {
 		secret, prefix = w.create("ann")
 	}
-	w.do("POST", "/v1/api-keys", request{as: "ann", body: object{"name": "6th"}}).refused(409, "TokenLimitReached", "token_limit")
+	sixth := w.do("POST", "/v1/api-keys", request{as: "ann", body: object{"name": "6th"}}).refused(409, "TokenLimitReached", "token_limit")
+	require.Contains(t, sixth.Message, "limit of 5", "D9")
 	require.Equal(t, "200", w.use(secret))
 	got := w.do("DELETE", "/v1/api-keys/"+prefix, request{as: "ann"}).data(200)
 	require.Len(t, got, 1)
@@ -356,6 +357,8 @@ func TestRotate_D39(t *testing.T) {
 
 	got = w.do("POST", "/v1/api-keys/"+secret[:17]+"/rotate", request{as: "ann"}).data(201)
 	require.Equal(t, "401 invalid_token", w.use(secret), "without a body the grace is 0")
+	got = w.do("POST", "/v1/api-keys/"+got["prefix"].(string)+"/rotate",
+		request{as: "ann", body: "", headers: map[string]string{"Content-Type": "application/json"}}).data(201) // S5
 	w.do("POST", "/v1/api-keys/"+got["prefix"].(string)+"/rotate", request{as: "ann", body: "", headers: map[string]string{"Content-Type": "text/plain"}}).
 		refused(415, "InvalidRequest", "unsupported_media_type")
 }

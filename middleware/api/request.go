@@ -21,9 +21,10 @@ import (
 const maxBody = 64 << 10
 
 // optionalBody is body for operations all of whose members are optional: nothing at
-// all stands for an empty object.
+// all stands for an empty object, also from clients that declare JSON with whatever
+// they send (S5).
 func (c *call) optionalBody(known members) error {
-	if c.r.ContentLength == 0 && len(c.r.Header["Content-Type"]) == 0 {
+	if c.r.ContentLength == 0 && (len(c.r.Header["Content-Type"]) == 0 || isJSON(c.r.Header)) {
 		return nil
 	}
 	return c.body(known)
