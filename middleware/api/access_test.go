@@ -20,8 +20,8 @@ import (
 var openToKeys = []string{"GET /v1/usage", "GET /v1/openapi.json"}
 
 // TestKeysManageNothing_S60 walks every operation of the OpenAPI document with a
-// valid key, an owner's, in both forms: 403 and no effect (D25), with a body that a
-// person would succeed with.
+// valid key, an owner's, in both forms: 403 Forbidden (S69) and no effect (D25), with
+// a body that a person would succeed with.
 func TestKeysManageNothing_S60(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -55,6 +55,19 @@ func TestTable_S47(t *testing.T) {
 	}, status(), "D12: all reasons")
 }
 
+// TestAddresses_D24: the ten addresses used last are shown.
+func TestAddresses_D24(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, prefix := w.create("ann")
+	for i := range 12 {
+		w.used(prefix, fmt.Sprintf("192.0.2.%d", i), start.Add(time.Duration(i)*time.Minute))
+	}
+	addresses := w.do("GET", "/v1/org/api-keys", request{as: "olga"}).list("keys")[0]["addresses"].([]any)
+	require.Len(t, addresses, 10)
+	require.Equal(t, "192.0.2.11", addresses[0].(map[string]any)["address"])
+}
+
 // TestTableFilters_S50: search by creator and name, by status, and pages of each.
 func TestTableFilters_S50(t *testing.T) {
 	t.Parallel()

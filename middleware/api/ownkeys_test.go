@@ -381,6 +381,21 @@ func TestTiers_S54(t *testing.T) {
 	}
 }
 
+// TestCap_D10: expired and disabled keys count toward the cap, since they can come
+// back; the cap is one of the service (D11).
+func TestCap_D10(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(s *setup) { s.keys.MaxPerUser = 3 })
+	w.do("POST", "/v1/api-keys", request{as: "ann", body: object{"name": "ends", "expiresAt": "2026-03-01T13:00:00Z"}}).data(201)
+	_, disabled := w.create("ann")
+	w.do("PATCH", "/v1/org/api-keys/"+disabled, request{as: "olga", body: object{"disabled": true}}).data(200)
+	w.create("ann")
+	w.clock.Set(start.Add(2 * time.Hour))
+	full := w.do("POST", "/v1/api-keys", request{as: "ann", body: object{"name": "x"}}).refused(409, "TokenLimitReached", "token_limit")
+	require.Contains(t, full.Message, "limit of 3")
+	w.create("bob")
+}
+
 // TestCap_S13: 50 parallel creations through HTTP leave exactly 5 keys (S12).
 func TestCap_S13(t *testing.T) {
 	t.Parallel()

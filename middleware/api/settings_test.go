@@ -15,7 +15,7 @@ import (
 const settingsPath = "/v1/org/token-settings"
 
 // TestSettings_S24: one atomic PATCH of what is given; the names of the original; the
-// default restricts nothing (S11, S35, S43); the version is the ETag.
+// default restricts nothing (S11, S21, S35, S43); the version is the ETag.
 func TestSettings_S24(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

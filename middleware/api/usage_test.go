@@ -11,7 +11,8 @@ import (
 )
 
 // TestUsage_S61: used, limit, reset, tier and period for a key, which spends nothing
-// by asking, and is answered at the limit too (D5); both forms of key (D34).
+// by asking, and is answered at the limit too (D5), where other requests are told 429
+// (S62, S70); both forms of key (D34).
 func TestUsage_S61(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
