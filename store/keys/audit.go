@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"slices"
 	"strings"
 	"time"
 
@@ -71,12 +72,27 @@ func (a *act) end(ctx context.Context, err error) {
 	_ = a.m.record(context.WithoutCancel(ctx), e)
 }
 
+// mask cuts whatever looks like a whole token down to its public prefix: people put
+// tokens where names and IDs belong, and the trail must not keep them (S16).
+func (m *Manager) mask(e *audit.Event) {
+	for _, text := range []*string{&e.Org, &e.User, &e.Actor.ID, &e.Actor.UserAgent} {
+		*text = m.tokens.ReplaceAllString(*text, "$1…")
+	}
+	e.Changes = slices.Clone(e.Changes)
+	for i := range e.Changes {
+		c := &e.Changes[i]
+		c.Before = m.tokens.ReplaceAllString(c.Before, "$1…")
+		c.After = m.tokens.ReplaceAllString(c.After, "$1…")
+	}
+}
+
 // record writes e, if there is a trail, and reports what goes wrong.
 func (m *Manager) record(ctx context.Context, e audit.Event) error {
 	if m.audit == nil {
 		return nil
 	}
 	e.Time = m.now()
+	m.mask(&e)
 	err := m.audit.Write(ctx, e)
 	if err != nil && m.auditFailed != nil {
 		m.auditFailed(err)

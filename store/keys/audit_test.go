@@ -19,6 +19,7 @@ import (
 	"github.com/keystile/keystile/store"
 	"github.com/keystile/keystile/store/audit"
 	"github.com/keystile/keystile/store/keys"
+	"github.com/keystile/keystile/store/memstore"
 	"github.com/keystile/keystile/token"
 )
 
@@ -771,4 +772,21 @@ func TestRoles(t *testing.T) {
 	} {
 		require.Equal(t, want, role.String())
 	}
+}
+
+// TestTrailMasksTokens: S16: a token that somebody put where a name or an ID belongs
+// is cut down to its prefix in the trail.
+func TestTrailMasksTokens(t *testing.T) {
+	t.Parallel()
+	var lines bytes.Buffer
+	mgr, err := keys.New(memstore.New(), &keys.Options{Audit: audit.NewJSON(&lines)})
+	require.NoError(t, err)
+	require.NoError(t, mgr.PutUser(t.Context(), &store.User{Org: "acme", ID: "u"}))
+	secret := token.Generate().Reveal()
+	actor := keys.Actor{ID: "u", Role: keys.Owner, UserAgent: "curl " + secret}
+	require.Error(t, mgr.SetPermitted(t.Context(), actor, "acme", secret, true))
+	_, _, err = mgr.Create(t.Context(), keys.CreateParams{Actor: actor, Org: "acme", User: "u", Name: "old " + secret})
+	require.NoError(t, err)
+	require.Contains(t, lines.String(), secret[:17]+"…")
+	require.NotContains(t, lines.String(), secret[17:])
 }

@@ -2,6 +2,7 @@ package keys
 
 import (
 	"fmt"
+	"regexp"
 	"strconv"
 	"time"
 
@@ -122,8 +123,9 @@ type Manager struct {
 	maxDailyLimit int64
 	tiers         policy.Policy // nil: every tier
 
-	audit         audit.Sink // nil: no trail
-	idLen         int        // of the IDs of the format; with a trail
+	audit         audit.Sink     // nil: no trail
+	idLen         int            // of the IDs of the format; with a trail
+	tokens        *regexp.Regexp // finds whole tokens of the format; with a trail
 	auditRequired bool
 	auditFailed   func(error) // may be nil
 
@@ -204,7 +206,9 @@ func New(s store.Store, opts *Options) (*Manager, error) {
 		limiter:       o.Limiter,
 	}
 	if m.audit != nil {
-		m.idLen = len(o.Format.Generate().ID())
+		id := o.Format.Generate().ID()
+		m.idLen = len(id)
+		m.tokens = regexp.MustCompile("(" + regexp.QuoteMeta(id[:len(id)-8]) + "[0-9a-f]{8})[0-9a-f]{24}")
 	}
 	if len(o.Tiers) > 0 {
 		m.tiers = policy.Tier(o.Tiers...) // which copies them
