@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,17 +51,19 @@ const (
 // CacheOptions configure a [Cache]. A nil *CacheOptions stands for the defaults.
 type CacheOptions struct {
 	// TTL bounds how long an answer is used, counted from the beginning of the
-	// read that found it: the longest time that a revocation made in another
-	// process can stay unknown in this one. (Lookups that are joined to one that is
-	// under way count from its beginning, so that LookupTimeout takes the place of
-	// a shorter TTL.) What this process is told by [Cache.Invalidate] takes effect
-	// at once.
+	// read that found it, or of the last poll of Feed that found it unchanged: the
+	// longest time that a revocation made in another process can stay unknown in
+	// this one, whatever fails and whatever message is lost. (Lookups that are
+	// joined to one that is under way count from its beginning, so that
+	// LookupTimeout takes the place of a shorter TTL.) What this process is told by
+	// [Cache.Invalidate] takes effect at once.
 	// Defaults to 5 seconds, at most 5 minutes. Negative: nothing is cached, and
 	// all keys count as unseen.
 	TTL time.Duration
 
 	// NegativeTTL is the same for digests that were not found, so that a key made
-	// by another process can be unknown here for that long.
+	// by another process can be unknown here for that long, or until the poll of
+	// Feed that tells of it. No poll renews such an answer.
 	// Defaults to 1 second, or TTL if that is less; at most TTL. Negative: such
 	// answers are not cached.
 	NegativeTTL time.Duration
@@ -94,6 +97,45 @@ type CacheOptions struct {
 	// Defaults to 0: never, as a store that is down lets nobody in (S76). At most
 	// 24 hours.
 	ServeStale time.Duration
+
+	// Feed, if there is one, is polled for changes made by other processes. What
+	// has changed is looked up again; everything else counts as read anew at the
+	// beginning of the poll, so that a cache takes one trip to the store in each
+	// FeedInterval however many keys it holds, and a revocation made elsewhere is
+	// known after at most that and a trip. While polls fail the cache is one
+	// without a Feed: nothing is renewed, and TTL bounds what is not known.
+	//
+	// It must be the feed of what the Reader reads, and never be ahead of it: a
+	// change that it has returned must be in effect for reads that begin later. A
+	// Feed and a Reader that ask different replicas of a database are no such pair.
+	// And it must have every change: what is written past it, as with SQL by hand or
+	// by restoring a copy of the database, may go unnoticed for as long as polls
+	// succeed. Restart the processes then.
+	//
+	// A cache with a Feed has a goroutine, which [Cache.Close] ends.
+	// Defaults to none.
+	Feed Feed
+
+	// FeedInterval is the time from the beginning of a poll to that of the next,
+	// less up to a tenth of it by chance. It should be a fraction of TTL, so that a
+	// poll that fails costs nothing. A poll that fails is followed by the next in
+	// the same time.
+	// Defaults to 1 second, or half of TTL if that is less; at least 1 millisecond,
+	// at most TTL.
+	FeedInterval time.Duration
+
+	// FeedWake, if there is one, makes a poll begin when something is received from
+	// it, at most every 5 milliseconds: a notification that there are changes. It
+	// may be late, lost or for nothing, as it only shortens the wait for a poll. The
+	// sender should not wait, and the channel have room for one, so that what is
+	// sent during a poll is received after it. Closing the channel ends it.
+	// Defaults to none.
+	FeedWake <-chan struct{}
+
+	// FeedFailed, if there is one, is called with the error of each poll that
+	// failed. Polls wait for it.
+	// Defaults to none: such errors are dropped.
+	FeedFailed func(error)
 
 	// Now is the clock of [Cache.Lookup] and [Cache.Settings]. It must be the one
 	// that the callers of a [Verifier] read.
@@ -158,6 +200,30 @@ func (o *CacheOptions) withDefaults() (CacheOptions, error) {
 	case opts.ServeStale > 0 && opts.TTL < 0:
 		bad("ServeStale", "set while TTL turns the cache off")
 	}
+	switch {
+	case opts.Feed == nil:
+		if opts.FeedInterval != 0 {
+			bad("FeedInterval", "set without Feed")
+		}
+		if opts.FeedWake != nil {
+			bad("FeedWake", "set without Feed")
+		}
+		if opts.FeedFailed != nil {
+			bad("FeedFailed", "set without Feed")
+		}
+	case opts.TTL < 0:
+		bad("Feed", "set while TTL turns the cache off")
+	default:
+		if opts.FeedInterval == 0 {
+			opts.FeedInterval = max(min(defaultFeedInterval, opts.TTL/2), minFeedInterval)
+		}
+		if opts.FeedInterval < minFeedInterval {
+			bad("FeedInterval", "less than 1 millisecond")
+		}
+		if opts.FeedInterval > opts.TTL {
+			bad("FeedInterval", "more than TTL")
+		}
+	}
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
@@ -165,14 +231,15 @@ func (o *CacheOptions) withDefaults() (CacheOptions, error) {
 }
 
 // A Cache is a [Reader] in front of another. It is safe for concurrent use, and
-// starts no goroutine that outlives a lookup. The zero Cache fails every lookup.
+// starts no goroutine that outlives a lookup, but for the one that polls a Feed
+// until [Cache.Close]. The zero Cache fails every lookup.
 //
 // An answer is used for a bounded time ([CacheOptions.TTL]) and until it is
-// invalidated, by [Cache.Invalidate]. What is cached is answered without a lock,
-// an allocation or a trip to the store. Callers that ask for the same while it
-// is looked up share one trip, which goes on when one of them gives up: its
-// context has the values, but neither the end nor the deadline, of the first
-// caller's (F50).
+// invalidated, by [Cache.Invalidate] or a change in [CacheOptions.Feed]. What is
+// cached is answered without a lock, an allocation or a trip to the store.
+// Callers that ask for the same while it is looked up share one trip, which goes
+// on when one of them gives up: its context has the values, but neither the end
+// nor the deadline, of the first caller's (F50).
 //
 // Only what the store found takes room as a key. Digests that it did not find are
 // remembered apart, in a small table of fixed size in which new ones overwrite
@@ -197,6 +264,13 @@ type Cache struct {
 	serveStale    int64
 	lookupTimeout time.Duration
 
+	// An answer that holds, of a read that began after the invalidation numbered
+	// renewable, is as good as one of a read that began at the instant renewed.
+	// Until a Feed was polled there is no such number.
+	renewable atomic.Uint64
+	renewed   atomic.Int64
+	follower  *follower // nil: there is no Feed
+
 	shards   []shard
 	maxKeys  int64
 	cells    []cellSet
@@ -217,8 +291,9 @@ type Cache struct {
 	retryAt atomic.Int64 // with ServeStale: when to ask again a store that failed; 0: it did not
 }
 
-// NewCache returns a cache in front of r. A nil opts stands for the defaults. The
-// error reports everything that is wrong, joined.
+// NewCache returns a cache in front of r, which has to be closed if there is a
+// [CacheOptions.Feed]. A nil opts stands for the defaults. The error reports
+// everything that is wrong, joined.
 func NewCache(r Reader, opts *CacheOptions) (*Cache, error) {
 	o, err := opts.withDefaults()
 	if r == nil {
@@ -244,6 +319,12 @@ func NewCache(r Reader, opts *CacheOptions) (*Cache, error) {
 		unseen:        make(chan struct{}, o.MaxLookups),
 		known:         make(chan struct{}, o.MaxLookups),
 		invalid:       new(invalidations),
+	}
+	c.renewable.Store(math.MaxUint64)
+	if o.Feed != nil {
+		f, ctx := newFollower(&o)
+		c.follower = f
+		go c.follow(ctx)
 	}
 	return c, nil
 }
@@ -342,7 +423,7 @@ func (v *invalidations) keyHolds(d *token.Digest, number uint64) bool {
 
 // holds reports whether e was not invalidated.
 func (v *invalidations) holds(e *entry) bool {
-	number := e.mark.Load() >> 1
+	number := e.number()
 	return v.keyHolds(&e.record.Key.Digest, number) && v.users[e.owner.slot].Load() <= number
 }
 
@@ -379,15 +460,22 @@ func (c *Cache) instant(now time.Time) int64 {
 	return min(max(int64(now.Sub(c.base)), -farthest), farthest)
 }
 
-// fresh reports whether at now an answer read at an instant is at most ttl old.
-func fresh(now, at, ttl int64) bool {
+// within reports whether at now an instant is at most ttl ago.
+func within(now, at, ttl int64) bool {
 	age := now - at
 	return age <= ttl && age >= -int64(clockSlack)
 }
 
+// fresh reports whether at now an answer is at most ttl old: one of a read that
+// began at an instant, after the invalidation with that number. Whether it holds
+// has to be asked after this, since a poll renews after it has invalidated.
+func (c *Cache) fresh(now, at int64, number uint64, ttl int64) bool {
+	return within(now, at, ttl) || number >= c.renewable.Load() && within(now, c.renewed.Load(), ttl)
+}
+
 // usable reports whether e can be given out at now.
 func (c *Cache) usable(e *entry, now int64) bool {
-	return fresh(now, e.at, c.ttl) && c.invalid.holds(e)
+	return c.fresh(now, e.at, e.number(), c.ttl) && c.invalid.holds(e)
 }
 
 // has reports whether anything is cached of the key with digest d, valid or not.
@@ -413,7 +501,7 @@ func (c *Cache) lookup(ctx context.Context, d *token.Digest, now int64) (e *entr
 func (c *Cache) fetch(ctx context.Context, d token.Digest, now int64, old *entry) (*entry, bool, error) {
 	e, stale, err := ask(ctx, c, now,
 		func() bool {
-			return old != nil && fresh(now, old.at, c.ttl+c.serveStale) && c.invalid.holds(old)
+			return old != nil && c.fresh(now, old.at, old.number(), c.ttl+c.serveStale) && c.invalid.holds(old)
 		},
 		func() (*entry, *trip[*entry], error) { return c.join(ctx, d, now) },
 		func(t *trip[*entry]) bool {

@@ -21,6 +21,9 @@ type entry struct {
 	owner  *owner
 }
 
+// number is that of the last invalidation before e was read.
+func (e *entry) number() uint64 { return e.mark.Load() >> 1 }
+
 // use marks e as used, for the choice of those that make room. A hit writes
 // nothing that others read, but for the first.
 func (e *entry) use() {
@@ -342,7 +345,7 @@ func (c *Cache) absent(d *token.Digest, now int64) bool {
 	for i := range set {
 		a := set[i].Load()
 		if a != nil && a.digest == *d {
-			return fresh(now, a.at, c.negativeTTL) && c.invalid.keyHolds(d, a.number)
+			return within(now, a.at, c.negativeTTL) && c.invalid.keyHolds(d, a.number)
 		}
 	}
 	return false

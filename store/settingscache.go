@@ -61,7 +61,8 @@ func (c *Cache) cell(org string) *cell {
 	if cl := set.find(org); cl != nil {
 		return cl
 	}
-	// Without settings, or with the oldest, it was not asked for lately.
+	// Without settings, or with the oldest, it was not asked for lately; or it was
+	// renewed by a Feed for the longest time, and is as good as any.
 	oldest, oldestAt := &set[0], int64(math.MaxInt64)
 	for i := range set {
 		at := int64(math.MinInt64)
@@ -81,7 +82,7 @@ func (c *Cache) cell(org string) *cell {
 
 // settingsUsable reports whether s, which may be nil, can be given out at now.
 func (c *Cache) settingsUsable(cl *cell, s *settingsEntry, now int64) bool {
-	return s != nil && fresh(now, s.at, c.ttl) && c.invalid.settingsHold(cl, s.number)
+	return s != nil && c.fresh(now, s.at, s.number, c.ttl) && c.invalid.settingsHold(cl, s.number)
 }
 
 // settings returns the settings of the organization of cl, and whether they are
@@ -97,7 +98,7 @@ func (c *Cache) fetchSettings(ctx context.Context, cl *cell, now int64) (*policy
 	old := cl.current.Load()
 	s, stale, err := ask(ctx, c, now,
 		func() bool {
-			return old != nil && fresh(now, old.at, c.ttl+c.serveStale) && c.invalid.settingsHold(cl, old.number)
+			return old != nil && c.fresh(now, old.at, old.number, c.ttl+c.serveStale) && c.invalid.settingsHold(cl, old.number)
 		},
 		func() (*settingsEntry, *trip[*settingsEntry], error) { return c.joinSettings(ctx, cl, now) },
 		func(t *trip[*settingsEntry]) bool { return c.invalid.settingsHold(cl, t.number) })

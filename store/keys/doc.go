@@ -12,8 +12,9 @@
 // [token.Format] of the tokens and the clock. [Manager.Verifier] hands the first
 // two to the middleware. The cache forgets what a method wrote before the method
 // returns, so a key that was revoked here is refused here from then on; other
-// processes that share the store follow within [store.CacheOptions.TTL]. A
-// Manager itself reads the store and never the cache.
+// processes that share the store follow within [store.CacheOptions.TTL], or
+// within a poll of [store.CacheOptions.Feed]. A Manager itself reads the store and
+// never the cache.
 //
 // A Manager is trusted code, to be called by the host program and by handlers
 // that have decided who is asking. It enforces what binds everybody: the cap on
@@ -32,8 +33,8 @@
 // is done that the trail does not know of ([Options.AuditRequired]).
 //
 // The package never authenticates or counts a request, speaks no HTTP, keeps no
-// token, deletes no user, and runs nothing in the background: call
-// [Manager.Purge] from a timer of the host. It stores no state that can be
-// computed: whether a key is expired, or disabled by the restriction of its
-// organization, is what [StatusOf] finds at that moment.
+// token, deletes no user, and runs nothing in the background but the polls of a
+// Feed, until [Manager.Close]: call [Manager.Purge] from a timer of the host. It
+// stores no state that can be computed: whether a key is expired, or disabled by
+// the restriction of its organization, is what [StatusOf] finds at that moment.
 package keys

@@ -62,7 +62,9 @@ type Options struct {
 	Tiers []string
 
 	// Cache configures the cache that requests are verified with; its Now defaults
-	// to that of these Options.
+	// to that of these Options. Where other processes write to the store, its Feed
+	// should be set, to the store itself if that is a [store.Feed]: what they write
+	// is known after a poll then. A Manager with a Feed has to be closed.
 	// Defaults to the zero [store.CacheOptions].
 	Cache *store.CacheOptions
 
@@ -184,10 +186,12 @@ func New(s store.Store, opts *Options) (*Manager, error) {
 		ps = append(ps, fmt.Errorf("keys: Cache: %w", err))
 	}
 	if err := ps.err(); err != nil {
+		cache.Close()
 		return nil, err
 	}
 	verifier, err := store.NewVerifier(cache, o.Format)
 	if err != nil {
+		cache.Close()
 		return nil, fmt.Errorf("keys: %w", err)
 	}
 
@@ -219,6 +223,11 @@ func New(s store.Store, opts *Options) (*Manager, error) {
 // Verifier returns what the middleware verifies requests with: the Manager's
 // cache and Format. It is the same one at every call.
 func (m *Manager) Verifier() *store.Verifier { return m.verifier }
+
+// Close ends the polls of the cache's Feed; without one it does nothing. The
+// Manager and its Verifier can be used on: other processes' writes are known here
+// after the cache's TTL then. See [store.Cache.Close].
+func (m *Manager) Close() { m.cache.Close() }
 
 // now reads the clock, as a time that can be stored.
 func (m *Manager) now() time.Time { return instant(m.clock()) }
