@@ -83,7 +83,8 @@ type CacheOptions struct {
 	// Defaults to 64.
 	MaxLookups int
 
-	// LookupTimeout bounds one lookup, from the first caller that waits for it.
+	// LookupTimeout bounds one lookup, from the first caller that waits for it, and
+	// one call of [Verifier.Verify], which may wait for several.
 	// Defaults to 2 seconds, at most 5 minutes.
 	LookupTimeout time.Duration
 
@@ -239,7 +240,8 @@ func (o *CacheOptions) withDefaults() (CacheOptions, error) {
 // cached is answered without a lock, an allocation or a trip to the store.
 // Callers that ask for the same while it is looked up share one trip, which goes
 // on when one of them gives up: its context has the values, but neither the end
-// nor the deadline, of the first caller's (F50).
+// nor the deadline, of the first caller's (F50). What happens while the store
+// fails is in a table of the package's documentation.
 //
 // Only what the store found takes room as a key. Digests that it did not find are
 // remembered apart, in a small table of fixed size in which new ones overwrite
@@ -337,7 +339,7 @@ func (c *Cache) Lookup(ctx context.Context, d token.Digest) (*Record, error) {
 	if c == nil || c.reader == nil {
 		return nil, errZeroCache
 	}
-	e, _, err := c.lookup(ctx, &d, c.instant(c.now()))
+	e, _, err := c.lookup(ctx, new(patience), &d, c.instant(c.now()))
 	if err != nil {
 		return nil, err
 	}
@@ -350,7 +352,7 @@ func (c *Cache) Settings(ctx context.Context, org string) (*policy.Settings, err
 	if c == nil || c.reader == nil {
 		return nil, errZeroCache
 	}
-	s, _, err := c.settings(ctx, c.cell(org), c.instant(c.now()))
+	s, _, err := c.settings(ctx, new(patience), c.cell(org), c.instant(c.now()))
 	return s, err
 }
 
@@ -483,7 +485,7 @@ func (c *Cache) has(d *token.Digest) bool { return c.shard(d).table.Load().find(
 
 // lookup returns the entry of the key with that digest, and whether it is older
 // than its TTL.
-func (c *Cache) lookup(ctx context.Context, d *token.Digest, now int64) (e *entry, stale bool, err error) {
+func (c *Cache) lookup(ctx context.Context, p *patience, d *token.Digest, now int64) (e *entry, stale bool, err error) {
 	e = c.shard(d).table.Load().find(d)
 	if e == nil {
 		if c.absent(d, now) {
@@ -493,13 +495,13 @@ func (c *Cache) lookup(ctx context.Context, d *token.Digest, now int64) (e *entr
 		e.use()
 		return e, false, nil
 	}
-	return c.fetch(ctx, *d, now, e)
+	return c.fetch(ctx, p, *d, now, e)
 }
 
 // fetch is lookup for what has to be asked for. old is what the cache has, or
 // nil.
-func (c *Cache) fetch(ctx context.Context, d token.Digest, now int64, old *entry) (*entry, bool, error) {
-	e, stale, err := ask(ctx, c, now,
+func (c *Cache) fetch(ctx context.Context, p *patience, d token.Digest, now int64, old *entry) (*entry, bool, error) {
+	e, stale, err := ask(ctx, c, p, now,
 		func() bool {
 			return old != nil && c.fresh(now, old.at, old.number(), c.ttl+c.serveStale) && c.invalid.holds(old)
 		},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 var (
@@ -68,29 +69,48 @@ func (t *trip[T]) run(places chan struct{}, wait bool, read func(context.Context
 	t.value, t.err = read(t.ctx)
 }
 
+// A patience is how long a caller waits in all, however many trips it takes:
+// for LookupTimeout from the first one on. Its zero value has not begun.
+type patience struct{ until time.Time }
+
+// limit returns a channel that ends the wait for a trip which goes on for longer
+// than p, or nil if it does not.
+func (p *patience) limit(trip context.Context, timeout time.Duration) <-chan time.Time {
+	now := time.Now()
+	if p.until.IsZero() {
+		p.until = now.Add(timeout)
+	}
+	if end, _ := trip.Deadline(); end.After(p.until) {
+		return time.After(p.until.Sub(now))
+	}
+	return nil
+}
+
 // wait returns the answer of the trip, or an error when ctx ends or when the time
-// of the trip is over: also if its Reader does not heed its context.
-func (t *trip[T]) wait(ctx context.Context) (value T, err error) {
+// of the trip or of p is over: also if its Reader does not heed its context.
+func (t *trip[T]) wait(ctx context.Context, p *patience) (value T, err error) {
 	select {
 	case <-t.done:
+		return t.value, t.err
 	case <-ctx.Done():
 		return value, lookupError(ctx.Err())
 	case <-t.ctx.Done():
-		select {
-		case <-t.done:
-		default:
-			err := lookupError(t.ctx.Err())
-			t.cache.note(err)
-			return value, err
-		}
+	case <-p.limit(t.ctx, t.cache.lookupTimeout):
 	}
-	return t.value, t.err
+	select {
+	case <-t.done:
+		return t.value, t.err
+	default:
+	}
+	err = lookupError(context.DeadlineExceeded)
+	t.cache.note(err)
+	return value, err
 }
 
 // ask makes trips until one brings an answer that holds, which may be that there
 // is none. With stale the caller is to give what it has, of which servable
 // reports whether it may.
-func ask[T any](ctx context.Context, c *Cache, now int64,
+func ask[T any](ctx context.Context, c *Cache, p *patience, now int64,
 	servable func() bool, join func() (T, *trip[T], error), holds func(*trip[T]) bool,
 ) (v T, stale bool, err error) {
 	if c.serveStale > 0 && servable() {
@@ -107,7 +127,7 @@ func ask[T any](ctx context.Context, c *Cache, now int64,
 		if t == nil {
 			return v, false, err
 		}
-		v, err = t.wait(ctx)
+		v, err = t.wait(ctx, p)
 		switch {
 		case err == nil || errors.Is(err, ErrNotFound):
 			if holds(t) {

@@ -87,16 +87,19 @@ func (c *Cache) settingsUsable(cl *cell, s *settingsEntry, now int64) bool {
 
 // settings returns the settings of the organization of cl, and whether they are
 // older than their TTL.
-func (c *Cache) settings(ctx context.Context, cl *cell, now int64) (s *policy.Settings, stale bool, err error) {
-	if s := cl.current.Load(); c.settingsUsable(cl, s, now) {
+func (c *Cache) settings(ctx context.Context, p *patience, cl *cell, now int64) (*policy.Settings, bool, error) {
+	s := cl.current.Load()
+	if c.settingsUsable(cl, s, now) {
 		return s.settings, false, nil
 	}
-	return c.fetchSettings(ctx, cl, now)
+	return c.fetchSettings(ctx, p, cl, now, s)
 }
 
-func (c *Cache) fetchSettings(ctx context.Context, cl *cell, now int64) (*policy.Settings, bool, error) {
-	old := cl.current.Load()
-	s, stale, err := ask(ctx, c, now,
+// fetchSettings does for settings what fetch does for keys.
+func (c *Cache) fetchSettings(
+	ctx context.Context, p *patience, cl *cell, now int64, old *settingsEntry,
+) (*policy.Settings, bool, error) {
+	s, stale, err := ask(ctx, c, p, now,
 		func() bool {
 			return old != nil && c.fresh(now, old.at, old.number, c.ttl+c.serveStale) && c.invalid.settingsHold(cl, old.number)
 		},

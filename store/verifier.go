@@ -84,18 +84,19 @@ func (v *Verifier) Verify(ctx context.Context, presented string, now time.Time) 
 		return Verified{}, err
 	}
 	c, at := v.cache, v.cache.instant(now)
+	var p patience
 	for range maxTrips {
 		var e *entry
 		var stale bool
 		if v.earlier {
-			e, stale, err = v.find(ctx, &d, presented, at)
+			e, stale, err = v.find(ctx, &p, &d, presented, at)
 		} else {
-			e, stale, err = c.lookup(ctx, &d, at)
+			e, stale, err = c.lookup(ctx, &p, &d, at)
 		}
 		if err != nil {
 			return Verified{}, err
 		}
-		s, staleSettings, err := c.settings(ctx, e.owner.cell, at)
+		s, staleSettings, err := c.settings(ctx, &p, e.owner.cell, at)
 		if err != nil {
 			return Verified{}, err
 		}
@@ -109,22 +110,23 @@ func (v *Verifier) Verify(ctx context.Context, presented string, now time.Time) 
 
 // find looks up the key with digest current, or one of the earlier digests of
 // presented.
-func (v *Verifier) find(ctx context.Context, current *token.Digest, presented string, at int64) (*entry, bool, error) {
+func (v *Verifier) find(ctx context.Context, p *patience, current *token.Digest, presented string, at int64,
+) (*entry, bool, error) {
 	c := v.cache
 	if !c.has(current) {
 		for d := range v.format.EarlierDigests(presented) {
 			if !c.has(&d) {
 				continue
 			}
-			if e, stale, err := c.lookup(ctx, &d, at); !errors.Is(err, ErrNotFound) {
+			if e, stale, err := c.lookup(ctx, p, &d, at); !errors.Is(err, ErrNotFound) {
 				return e, stale, err
 			}
 		}
 	}
-	e, stale, err := c.lookup(ctx, current, at)
+	e, stale, err := c.lookup(ctx, p, current, at)
 	if errors.Is(err, ErrNotFound) {
 		for d := range v.format.EarlierDigests(presented) {
-			if e, stale, err = c.lookup(ctx, &d, at); !errors.Is(err, ErrNotFound) {
+			if e, stale, err = c.lookup(ctx, p, &d, at); !errors.Is(err, ErrNotFound) {
 				break
 			}
 		}
@@ -138,6 +140,6 @@ func (v *Verifier) Settings(ctx context.Context, org string, now time.Time) (*po
 	if v == nil || v.cache == nil {
 		return nil, errZeroVerifier
 	}
-	s, _, err := v.cache.settings(ctx, v.cache.cell(org), v.cache.instant(now))
+	s, _, err := v.cache.settings(ctx, new(patience), v.cache.cell(org), v.cache.instant(now))
 	return s, err
 }
