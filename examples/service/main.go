@@ -125,7 +125,7 @@ func openStore(ctx context.Context, name string) (backend, func() error, error) 
 		s, err := postgresstore.New(db, nil)
 		return migrated(ctx, s, db, err)
 	}
-	return nil, nil, errors.New("-store is none of memory, sqlite:FILE and postgres://...")
+	return nil, nil, errors.New("-store is none of memory, sqlite:FILE and a postgres:// address")
 }
 
 // migrated brings the tables of a store that was opened up to date.

@@ -264,7 +264,7 @@ var serviceStores = map[string]func(t *testing.T) serviceStore{
 		dsn, schema := newSchema(t)
 		u := url.URL{Scheme: "postgres"}
 		query := make(url.Values)
-		for _, setting := range strings.Fields(dsn) {
+		for setting := range strings.FieldsSeq(dsn) {
 			name, value, _ := strings.Cut(setting, "=")
 			switch name {
 			case "user":
