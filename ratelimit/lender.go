@@ -66,18 +66,18 @@ type Lender interface {
 	// key that ends at end, in all. A number that is lower than one told before comes
 	// from a call that was late, and changes nothing.
 	//
-	// It lends to account what is missing to a loan of [LoanSize], of which what is
-	// outstanding is a part: nothing if more is outstanding, and at least one unit if
-	// nothing is and the count is below limit. Nodes are the account itself and the
-	// other accounts of the window that are live. Limit is that of the call. One that
-	// was lowered below the count lends nothing, and takes nothing back; one that was
-	// raised lends.
+	// It lends to account what is missing to a loan of [LoanSize], or of want if that
+	// is less, of which what is outstanding is a part: nothing if more is outstanding,
+	// and at least one unit if nothing is and the count is below limit. Nodes are the
+	// account itself and the other accounts of the window that are live. Limit is that
+	// of the call. One that was lowered below the count lends nothing, and takes
+	// nothing back; one that was raised lends.
 	//
-	// A limit of 0 or less gives back: what is outstanding leaves the count, and the
-	// account has ended. A call that comes under its name later lends nothing, since
-	// it was late. Whoever borrows again takes another name. The node must have
-	// stopped spending before it gives back, and repeats the call until it is
-	// answered.
+	// A want of 0 or less gives back: what is outstanding leaves the count, whatever
+	// the limit, and the account has ended. A call that comes under its name later
+	// lends nothing, since it was late. Whoever borrows again takes another name. The
+	// node must have stopped spending before it gives back, and repeats the call until
+	// it is answered.
 	//
 	// What lends nothing must not make a count where there is none, nor push another
 	// window out. As with Add, looking at a window touches it.
@@ -89,7 +89,7 @@ type Lender interface {
 	// A spent below 0 or above 2^53 is an error and does nothing; so is a context that
 	// has ended before the step: ctx.Err is returned wrapped. Any other error means
 	// that it is unknown whether the step was done.
-	Lend(ctx context.Context, account, key string, end time.Time, spent, limit int64, now time.Time) (Loan, error)
+	Lend(ctx context.Context, account, key string, end time.Time, spent, want, limit int64, now time.Time) (Loan, error)
 }
 
 // A Loan is how an account and its window stand after a call of [Lender.Lend].

@@ -15,16 +15,16 @@ func ExampleMemory_Lend() {
 	ctx, key, now := context.Background(), "csk_live_a1b2c3d4", at18h()
 	end := time.Date(2026, time.March, 11, 0, 0, 0, 0, time.UTC)
 	calls := []struct {
-		account      string
-		spent, limit int64
+		account     string
+		spent, want int64
 	}{
-		{"node 1", 0, 250},
-		{"node 2", 0, 250},
-		{"node 2", 8, 250},
+		{"node 1", 0, 100},
+		{"node 2", 0, 100},
+		{"node 2", 8, 100},
 		{"node 2", 9, 0},
 	}
 	for _, c := range calls {
-		loan, err := m.Lend(ctx, c.account, key, end, c.spent, c.limit, now)
+		loan, err := m.Lend(ctx, c.account, key, end, c.spent, c.want, 250, now)
 		if err != nil {
 			fmt.Println(err) // unknown whether it was done: repeat it
 			return

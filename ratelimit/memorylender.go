@@ -21,7 +21,7 @@ func (a memoryLoan) outstanding() int64 { return a.lent - a.spent }
 
 // Lend implements [Lender]. It takes a lock, unlike Add. Memory lends within
 // one process, where there is nothing to save: it is there to test with.
-func (m *Memory) Lend(ctx context.Context, account, key string, end time.Time, spent, limit int64, now time.Time) (Loan, error) {
+func (m *Memory) Lend(ctx context.Context, account, key string, end time.Time, spent, want, limit int64, now time.Time) (Loan, error) {
 	switch {
 	case m == nil || m.shards == nil:
 		return Loan{}, errNoMemory
@@ -40,16 +40,16 @@ func (m *Memory) Lend(ctx context.Context, account, key string, end time.Time, s
 		w = e.window(end)
 	}
 	if w == nil {
-		if LoanSize(limit, limit, 1) == 0 {
+		if want <= 0 || limit <= 0 {
 			return Loan{Lent: spent}, nil
 		}
 		w = m.makeCount(s, uint32(hash), key, end)
 	}
-	return s.lend(w, account, spent, limit, now), nil
+	return s.lend(w, account, spent, want, limit, now), nil
 }
 
 // lend is Lend in the window w. The caller holds the lock of s.
-func (s *memoryShard) lend(w *memoryWindow, account string, spent, limit int64, now time.Time) Loan {
+func (s *memoryShard) lend(w *memoryWindow, account string, spent, want, limit int64, now time.Time) Loan {
 	accounts := s.accounts[w]
 	if accounts == nil {
 		accounts = make(map[string]memoryLoan)
@@ -79,11 +79,11 @@ func (s *memoryShard) lend(w *memoryWindow, account string, spent, limit int64, 
 	}
 
 	switch {
-	case limit <= 0:
+	case want <= 0:
 		w.count.Add(-a.outstanding())
 		a.lent, a.ended = a.spent, true
 	case !a.ended:
-		a.lent += w.lend(limit, a.outstanding(), nodes)
+		a.lent += w.lend(want, limit, a.outstanding(), nodes)
 	}
 	accounts[strings.Clone(account)] = a
 	return Loan{Lent: a.lent, Count: w.count.Load(), Others: others}
@@ -91,10 +91,10 @@ func (s *memoryShard) lend(w *memoryWindow, account string, spent, limit int64, 
 
 // lend adds to the count what is missing to a loan, and returns it. Others add
 // at the same time.
-func (w *memoryWindow) lend(limit, outstanding int64, nodes int) int64 {
+func (w *memoryWindow) lend(want, limit, outstanding int64, nodes int) int64 {
 	for {
 		count := w.count.Load()
-		n := max(LoanSize(limit, limit-count, nodes)-outstanding, 0)
+		n := max(min(want, LoanSize(limit, limit-count, nodes))-outstanding, 0)
 		if w.count.CompareAndSwap(count, count+n) {
 			return n
 		}

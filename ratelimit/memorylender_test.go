@@ -18,9 +18,12 @@ func TestMemoryIsALender(t *testing.T) {
 	ratelimittest.RunLender(t, func(*testing.T) ratelimit.Lender { return ratelimit.NewMemory() })
 }
 
-func lend(t testing.TB, l ratelimit.Lender, account, key string, end time.Time, spent, limit int64, now time.Time) ratelimit.Loan {
+// all is a want that nothing limits.
+const all = math.MaxInt64
+
+func lend(t testing.TB, l ratelimit.Lender, account, key string, end time.Time, spent, want, limit int64, now time.Time) ratelimit.Loan {
 	t.Helper()
-	loan, err := l.Lend(t.Context(), account, key, end, spent, limit, now)
+	loan, err := l.Lend(t.Context(), account, key, end, spent, want, limit, now)
 	require.NoError(t, err)
 	return loan
 }
@@ -29,7 +32,7 @@ func lend(t testing.TB, l ratelimit.Lender, account, key string, end time.Time, 
 func TestZeroMemoryDoesNotLend(t *testing.T) {
 	t.Parallel()
 	for _, m := range []*ratelimit.Memory{nil, new(ratelimit.Memory)} {
-		_, err := m.Lend(t.Context(), "a", "k", midnight, 0, 250, noon)
+		_, err := m.Lend(t.Context(), "a", "k", midnight, 0, all, 250, noon)
 		require.Error(t, err)
 	}
 }
@@ -43,7 +46,7 @@ func TestMemoryForgetsAccounts(t *testing.T) {
 		m := ratelimit.NewMemory()
 		for d := range 20 {
 			for node := range 3 {
-				lend(t, m, fmt.Sprint(node), "k", midnight.Add(time.Duration(d)*day), 0, 250, noon)
+				lend(t, m, fmt.Sprint(node), "k", midnight.Add(time.Duration(d)*day), 0, all, 250, noon)
 			}
 		}
 		require.Equal(t, 8*3, m.Accounts())
@@ -53,28 +56,29 @@ func TestMemoryForgetsAccounts(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			m := ratelimit.NewMemory()
 			for d := range 3 {
-				lend(t, m, "node", "idle", midnight.Add(time.Duration(d)*day), 0, 250, noon)
+				lend(t, m, "node", "idle", midnight.Add(time.Duration(d)*day), 0, all, 250, noon)
 			}
-			lend(t, m, "node", "used", midnight, 0, 250, noon)
+			lend(t, m, "node", "used", midnight, 0, all, 250, noon)
 			for range 5 {
 				time.Sleep(26 * time.Hour)
 				newKeys(t, m, 1000)
 				// Also a Lend that lends nothing is a touch.
-				lend(t, m, "node", "used", midnight, 0, 1, noon)
+				lend(t, m, "node", "used", midnight, 0, all, 1, noon)
 			}
 			require.Equal(t, 1, m.Accounts())
+			require.EqualValues(t, 10, add(t, m, "used", midnight, 0))
 		})
 	})
 	t.Run("with nothing outstanding", func(t *testing.T) {
 		t.Parallel()
 		m := ratelimit.NewMemory()
 		for i := range 100 {
-			lend(t, m, fmt.Sprint("done ", i), "k", midnight, 0, 100_000, noon)
-			lend(t, m, fmt.Sprint("done ", i), "k", midnight, 1, 0, noon)
+			lend(t, m, fmt.Sprint("done ", i), "k", midnight, 0, all, 100_000, noon)
+			lend(t, m, fmt.Sprint("done ", i), "k", midnight, 1, 0, 250, noon)
 		}
-		lend(t, m, "dead", "k", midnight, 0, 100_000, noon)
+		lend(t, m, "dead", "k", midnight, 0, all, 100_000, noon)
 		require.Equal(t, 101, m.Accounts())
-		lend(t, m, "live", "k", midnight, 0, 100_000, noon.Add(ratelimit.LoanTime))
+		lend(t, m, "live", "k", midnight, 0, all, 100_000, noon.Add(ratelimit.LoanTime))
 		require.Equal(t, 2, m.Accounts())
 		require.EqualValues(t, 2100, add(t, m, "k", midnight, 0))
 	})

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -83,20 +84,24 @@ func (s step) check(p *lenderProbe) error { return p.want(s) }
 
 // A borrowing is one Lend.
 type borrowing struct {
-	account, key string
-	end          time.Time
-	spent, limit int64
-	at           time.Duration // after noon
+	account, key       string
+	end                time.Time
+	spent, want, limit int64
+	at                 time.Duration // after noon
 
 	lent, count, others int64
 }
+
+// all is a want that nothing limits.
+const all = math.MaxInt64
 
 // noon is the time at which borrowings begin.
 var noon = monday.Add(-12 * time.Hour)
 
 // String returns the call that b makes.
 func (b borrowing) String() string {
-	return fmt.Sprintf("Lend(%.40q, %.40q, %s, spent=%d, limit=%d, noon + %v)", b.account, b.key, b.end.Format(time.RFC3339Nano), b.spent, b.limit, b.at)
+	return fmt.Sprintf("Lend(%.40q, %.40q, %s, spent=%d, want=%d, limit=%d, noon + %v)",
+		b.account, b.key, b.end.Format(time.RFC3339Nano), b.spent, b.want, b.limit, b.at)
 }
 
 // check borrows and returns an error if something else came of it.
@@ -113,7 +118,7 @@ func (b borrowing) check(p *lenderProbe) error {
 
 // borrow calls the lender.
 func (p *lenderProbe) borrow(b borrowing) (ratelimit.Loan, error) {
-	return p.lender.Lend(p.ctx, b.account, p.prefix+b.key, b.end, b.spent, b.limit, noon.Add(b.at))
+	return p.lender.Lend(p.ctx, b.account, p.prefix+b.key, b.end, b.spent, b.want, b.limit, noon.Add(b.at))
 }
 
 // follow makes calls in order, up to the first with an error.

@@ -33,6 +33,8 @@ type bank struct {
 	ask   func(ctx context.Context, spent int64) error // before the step
 	kept  int                                          // windows of a key
 
+	generous     bool  // lends more than is wanted
+	onTop        bool  // lends what is wanted, without what is outstanding
 	whole        bool  // lends a whole loan, whatever is outstanding
 	parts        bool  // answers with what was lent by this call
 	before       bool  // answers with the count before it
@@ -136,13 +138,13 @@ func (b *bank) Add(ctx context.Context, key string, end time.Time, n, max int64)
 	return count + n, true, nil
 }
 
-func (b *bank) Lend(ctx context.Context, name, key string, end time.Time, spent, limit int64, now time.Time) (ratelimit.Loan, error) {
+func (b *bank) Lend(ctx context.Context, name, key string, end time.Time, spent, want, limit int64, now time.Time) (ratelimit.Loan, error) {
 	if err := b.ask(ctx, spent); err != nil {
 		return ratelimit.Loan{}, fmt.Errorf("bank: %w", err)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.remembers && limit > 0 {
+	if b.remembers {
 		if b.firstLimit == 0 {
 			b.firstLimit = limit
 		}
@@ -150,7 +152,7 @@ func (b *bank) Lend(ctx context.Context, name, key string, end time.Time, spent,
 	}
 	w, kept := b.window(key, end)
 	if !kept {
-		if limit <= 0 && !b.makes {
+		if (want <= 0 || limit <= 0) && !b.makes {
 			return ratelimit.Loan{Lent: spent}, nil
 		}
 		b.keep(key, w)
@@ -158,10 +160,10 @@ func (b *bank) Lend(ctx context.Context, name, key string, end time.Time, spent,
 	before := w.count
 	a, others, nodes := b.account(w, key, name, spent, now)
 	lent := a.lent
-	if limit <= 0 {
+	if want <= 0 {
 		b.giveBack(w, a)
 	} else if !a.ended || b.reopens {
-		b.lend(w, a, limit, nodes)
+		b.lend(w, a, want, limit, nodes)
 	}
 	l := ratelimit.Loan{Lent: a.lent, Count: w.count, Others: others}
 	if b.parts {
@@ -240,7 +242,7 @@ func (b *bank) giveBack(w *bankWindow, a *account) {
 	a.ended = a.lent > 0 || !b.forgetsEnd
 }
 
-func (b *bank) lend(w *bankWindow, a *account, limit int64, nodes int) {
+func (b *bank) lend(w *bankWindow, a *account, want, limit int64, nodes int) {
 	left := limit - w.count
 	if b.floats {
 		left = int64(min(float64(limit)-float64(w.count), 1<<62))
@@ -259,7 +261,13 @@ func (b *bank) lend(w *bankWindow, a *account, limit int64, nodes int) {
 	}
 	n := b.size(limit, left, nodes)
 	if !b.whole {
+		if !b.generous && !b.onTop {
+			n = min(n, want)
+		}
 		n = max(n-a.outstanding(), 0)
+	}
+	if b.onTop || b.whole {
+		n = min(n, want)
 	}
 	a.lent += n
 	w.lent += n
@@ -294,6 +302,8 @@ var brokenBanks = []struct {
 		b.size = func(limit, left int64, nodes int) int64 { return ratelimit.LoanSize(limit, left, nodes+1) }
 	}},
 	{"lends a whole loan at every call", []string{"fills up", "repeated"}, func(b *bank) { b.whole = true }},
+	{"lends more than is wanted", []string{"want"}, func(b *bank) { b.generous = true }},
+	{"lends what is wanted on top", []string{"want"}, func(b *bank) { b.onTop = true }},
 	{"answers with the last loan only", []string{"lends", "repeated", "fills up"}, func(b *bank) { b.parts = true }},
 	{"answers with the count before the step", []string{"lends", "gives back"}, func(b *bank) { b.before = true }},
 	{"believes the last call", []string{"late"}, func(b *bank) { b.lastSpent = true }},
@@ -347,6 +357,14 @@ var brokenBanks = []struct {
 	{"takes any spent", []string{"bad spent"}, func(b *bank) {
 		b.ask = func(ctx context.Context, _ int64) error { return ctx.Err() }
 	}},
+	{"takes a spent above 2^53", []string{"bad spent"}, func(b *bank) {
+		b.ask = func(ctx context.Context, spent int64) error {
+			if spent < 0 {
+				return errSpent
+			}
+			return ctx.Err()
+		}
+	}},
 	{"takes a negative spent", []string{"bad spent"}, func(b *bank) {
 		b.ask = func(ctx context.Context, spent int64) error {
 			if spent > 1<<53 {
@@ -374,7 +392,7 @@ var brokenBanks = []struct {
 // A failingBank always fails.
 type failingBank struct{ failing }
 
-func (failingBank) Lend(context.Context, string, string, time.Time, int64, int64, time.Time) (ratelimit.Loan, error) {
+func (failingBank) Lend(context.Context, string, string, time.Time, int64, int64, int64, time.Time) (ratelimit.Loan, error) {
 	return ratelimit.Loan{}, errors.New("out of order")
 }
 

@@ -15,28 +15,28 @@ var lenderCases = []lenderCase{
 		name:        "lends",
 		explanation: "a loan must be in the count at once, and Lent must be all that the account was lent, spent or not",
 		calls: []call{
-			borrowing{"a", "k", monday, 0, 250, 0, 10, 10, 0},
-			borrowing{"a", "k", monday, 10, 250, 0, 20, 20, 0},
-			borrowing{"a", "k", monday, 20, 250, 0, 30, 30, 0},
+			borrowing{"a", "k", monday, 0, all, 250, 0, 10, 10, 0},
+			borrowing{"a", "k", monday, 10, all, 250, 0, 20, 20, 0},
+			borrowing{"a", "k", monday, 20, all, 250, 0, 30, 30, 0},
 		},
 	},
 	{
 		name:        "size",
 		explanation: "a loan must be 1 % of the limit, at least 10 and at most 1000, but not more than half of it",
 		calls: []call{
-			borrowing{"a", "1", monday, 0, 1, 0, 1, 1, 0},
-			borrowing{"a", "2", monday, 0, 2, 0, 1, 1, 0},
-			borrowing{"a", "3", monday, 0, 3, 0, 1, 1, 0},
-			borrowing{"a", "4", monday, 0, 4, 0, 2, 2, 0},
-			borrowing{"a", "19", monday, 0, 19, 0, 9, 9, 0},
-			borrowing{"a", "20", monday, 0, 20, 0, 10, 10, 0},
-			borrowing{"a", "1099", monday, 0, 1099, 0, 10, 10, 0},
-			borrowing{"a", "1100", monday, 0, 1100, 0, 11, 11, 0},
-			borrowing{"a", "10 000", monday, 0, 10_000, 0, 100, 100, 0},
-			borrowing{"a", "99 999", monday, 0, 99_999, 0, 999, 999, 0},
-			borrowing{"a", "100 000", monday, 0, 100_000, 0, 1000, 1000, 0},
-			borrowing{"a", "10^9", monday, 0, 1e9, 0, 1000, 1000, 0},
-			borrowing{"a", "unlimited", monday, 0, unlimited, 0, 1000, 1000, 0},
+			borrowing{"a", "1", monday, 0, all, 1, 0, 1, 1, 0},
+			borrowing{"a", "2", monday, 0, all, 2, 0, 1, 1, 0},
+			borrowing{"a", "3", monday, 0, all, 3, 0, 1, 1, 0},
+			borrowing{"a", "4", monday, 0, all, 4, 0, 2, 2, 0},
+			borrowing{"a", "19", monday, 0, all, 19, 0, 9, 9, 0},
+			borrowing{"a", "20", monday, 0, all, 20, 0, 10, 10, 0},
+			borrowing{"a", "1099", monday, 0, all, 1099, 0, 10, 10, 0},
+			borrowing{"a", "1100", monday, 0, all, 1100, 0, 11, 11, 0},
+			borrowing{"a", "10 000", monday, 0, all, 10_000, 0, 100, 100, 0},
+			borrowing{"a", "99 999", monday, 0, all, 99_999, 0, 999, 999, 0},
+			borrowing{"a", "100 000", monday, 0, all, 100_000, 0, 1000, 1000, 0},
+			borrowing{"a", "10^9", monday, 0, all, 1e9, 0, 1000, 1000, 0},
+			borrowing{"a", "unlimited", monday, 0, all, unlimited, 0, 1000, 1000, 0},
 		},
 	},
 	{
@@ -44,12 +44,12 @@ var lenderCases = []lenderCase{
 		explanation: "a loan must not be more than half of what is neither counted nor lent, and at least 1 while there is any",
 		calls: []call{
 			step{"k", monday, 235, 250, 235, true},
-			borrowing{"a", "k", monday, 0, 250, 0, 7, 242, 0},
-			borrowing{"a", "k", monday, 7, 250, 0, 11, 246, 0},
-			borrowing{"a", "k", monday, 11, 250, 0, 13, 248, 0},
-			borrowing{"a", "k", monday, 13, 250, 0, 14, 249, 0},
-			borrowing{"a", "k", monday, 14, 250, 0, 15, 250, 0},
-			borrowing{"a", "k", monday, 15, 250, 0, 15, 250, 0},
+			borrowing{"a", "k", monday, 0, all, 250, 0, 7, 242, 0},
+			borrowing{"a", "k", monday, 7, all, 250, 0, 11, 246, 0},
+			borrowing{"a", "k", monday, 11, all, 250, 0, 13, 248, 0},
+			borrowing{"a", "k", monday, 13, all, 250, 0, 14, 249, 0},
+			borrowing{"a", "k", monday, 14, all, 250, 0, 15, 250, 0},
+			borrowing{"a", "k", monday, 15, all, 250, 0, 15, 250, 0},
 			step{"k", monday, 1, 250, 250, false},
 		},
 	},
@@ -57,90 +57,104 @@ var lenderCases = []lenderCase{
 		name:        "nodes",
 		explanation: "a loan must not be more than left / (2 × nodes), of which there are as many as live accounts, the borrower's own included",
 		calls: []call{
-			borrowing{"a", "k", monday, 0, 60, 0, 10, 10, 0},
-			borrowing{"b", "k", monday, 0, 60, 0, 10, 20, 10},
-			borrowing{"c", "k", monday, 0, 60, 0, 6, 26, 20},
-			borrowing{"d", "k", monday, 0, 60, 0, 4, 30, 26},
-			borrowing{"e", "k", monday, 0, 60, 0, 3, 33, 30},
-			borrowing{"f", "k", monday, 0, 60, 0, 2, 35, 33},
+			borrowing{"a", "k", monday, 0, all, 60, 0, 10, 10, 0},
+			borrowing{"b", "k", monday, 0, all, 60, 0, 10, 20, 10},
+			borrowing{"c", "k", monday, 0, all, 60, 0, 6, 26, 20},
+			borrowing{"d", "k", monday, 0, all, 60, 0, 4, 30, 26},
+			borrowing{"e", "k", monday, 0, all, 60, 0, 3, 33, 30},
+			borrowing{"f", "k", monday, 0, all, 60, 0, 2, 35, 33},
 			// Its own account is one of the nodes and not another.
-			borrowing{"b", "k", monday, 10, 60, 0, 12, 37, 25},
+			borrowing{"b", "k", monday, 10, all, 60, 0, 12, 37, 25},
 		},
 	},
 	{
 		name:        "fills up",
 		explanation: "what is outstanding must be a part of the loan: only what is missing is lent, and nothing if more is outstanding",
 		calls: []call{
-			borrowing{"a", "k", monday, 0, 1000, 0, 10, 10, 0},
-			borrowing{"a", "k", monday, 4, 1000, 0, 14, 14, 0},
-			borrowing{"a", "k", monday, 5, 1000, 0, 15, 15, 0},
+			borrowing{"a", "k", monday, 0, all, 1000, 0, 10, 10, 0},
+			borrowing{"a", "k", monday, 4, all, 1000, 0, 14, 14, 0},
+			borrowing{"a", "k", monday, 5, all, 1000, 0, 15, 15, 0},
 			step{"k", monday, 975, 1000, 990, true},
-			borrowing{"a", "k", monday, 5, 1000, 0, 15, 990, 0},
-			borrowing{"a", "k", monday, 9, 1000, 0, 15, 990, 0},
-			borrowing{"a", "k", monday, 13, 1000, 0, 18, 993, 0},
+			borrowing{"a", "k", monday, 5, all, 1000, 0, 15, 990, 0},
+			borrowing{"a", "k", monday, 9, all, 1000, 0, 15, 990, 0},
+			borrowing{"a", "k", monday, 13, all, 1000, 0, 18, 993, 0},
+		},
+	},
+	{
+		name:        "want",
+		explanation: "a loan must not be more than what is wanted, which what is outstanding is a part of, and whatever is wanted not more than without it",
+		calls: []call{
+			borrowing{"a", "k", monday, 0, 3, 1000, 0, 3, 3, 0},
+			borrowing{"a", "k", monday, 1, 3, 1000, 0, 4, 4, 0},
+			borrowing{"a", "k", monday, 1, 2, 1000, 0, 4, 4, 0},
+			borrowing{"a", "k", monday, 4, 1, 1000, 0, 5, 5, 0},
+			borrowing{"a", "k", monday, 4, 11, 1000, 0, 14, 14, 0},
+			borrowing{"b", "k", monday, 0, 1, 19, 0, 1, 15, 10},
+			borrowing{"b", "k", monday, 1, 4, 19, 0, 2, 16, 10},
+			borrowing{"c", "k", monday, 0, 1, 16, 0, 0, 16, 11},
 		},
 	},
 	{
 		name:        "repeated",
 		explanation: "a call that is repeated because its answer was lost must lend nothing more, and answer the same",
 		calls: []call{
-			borrowing{"a", "k", monday, 0, 10_000, 0, 100, 100, 0},
-			borrowing{"a", "k", monday, 0, 10_000, time.Second, 100, 100, 0},
-			borrowing{"a", "k", monday, 80, 10_000, 2 * time.Second, 180, 180, 0},
-			borrowing{"a", "k", monday, 80, 10_000, 3 * time.Second, 180, 180, 0},
-			borrowing{"a", "k", monday, 80, 10_000, 3 * time.Second, 180, 180, 0},
+			borrowing{"a", "k", monday, 0, all, 10_000, 0, 100, 100, 0},
+			borrowing{"a", "k", monday, 0, all, 10_000, time.Second, 100, 100, 0},
+			borrowing{"a", "k", monday, 80, all, 10_000, 2 * time.Second, 180, 180, 0},
+			borrowing{"a", "k", monday, 80, all, 10_000, 3 * time.Second, 180, 180, 0},
+			borrowing{"a", "k", monday, 80, all, 10_000, 3 * time.Second, 180, 180, 0},
 		},
 	},
 	{
 		name:        "late",
 		explanation: "a call that says that less is spent than was told before was late, and must not make that unspent again",
 		calls: []call{
-			borrowing{"a", "k", monday, 0, 10_000, 0, 100, 100, 0},
-			borrowing{"a", "k", monday, 90, 10_000, 0, 190, 190, 0},
-			borrowing{"a", "k", monday, 20, 10_000, 0, 190, 190, 0},
-			borrowing{"b", "k", monday, 0, 10_000, 0, 100, 290, 100},
-			borrowing{"a", "k", monday, 190, 10_000, 0, 290, 390, 100},
-			borrowing{"a", "k", monday, 0, 0, 0, 190, 290, 100},
+			borrowing{"a", "k", monday, 0, all, 10_000, 0, 100, 100, 0},
+			borrowing{"a", "k", monday, 90, all, 10_000, 0, 190, 190, 0},
+			borrowing{"a", "k", monday, 20, all, 10_000, 0, 190, 190, 0},
+			borrowing{"b", "k", monday, 0, all, 10_000, 0, 100, 290, 100},
+			borrowing{"a", "k", monday, 190, all, 10_000, 0, 290, 390, 100},
+			borrowing{"a", "k", monday, 0, 0, 1000, 0, 190, 290, 100},
 		},
 	},
 	{
 		name:        "taken",
 		explanation: "Add must count and refuse as if what is lent were spent",
 		calls: []call{
-			borrowing{"a", "k", monday, 0, 250, 0, 10, 10, 0},
+			borrowing{"a", "k", monday, 0, all, 250, 0, 10, 10, 0},
 			step{"k", monday, 0, 250, 10, true},
 			step{"k", monday, 241, 250, 10, false},
 			step{"k", monday, 240, 250, 250, true},
 			step{"k", monday, 1, 250, 250, false},
-			borrowing{"b", "k", monday, 0, 250, 0, 0, 250, 10},
-			borrowing{"a", "k", monday, 3, 250, 0, 10, 250, 0},
+			borrowing{"b", "k", monday, 0, all, 250, 0, 0, 250, 10},
+			borrowing{"a", "k", monday, 3, all, 250, 0, 10, 250, 0},
 			step{"k", monday, 1, 250, 250, false},
 		},
 	},
 	{
 		name:        "gives back",
-		explanation: "a limit of 0 or less must take what is outstanding of the account out of the count, and nothing of what is spent or another's",
+		explanation: "a want of 0 or less must take what is outstanding of the account out of the count, and nothing of what is spent or another's",
 		calls: []call{
-			borrowing{"a", "k", monday, 0, 20, 0, 10, 10, 0},
-			borrowing{"b", "k", monday, 0, 20, 0, 2, 12, 10},
+			borrowing{"a", "k", monday, 0, all, 20, 0, 10, 10, 0},
+			borrowing{"b", "k", monday, 0, all, 20, 0, 2, 12, 10},
 			step{"k", monday, 8, 20, 20, true},
-			borrowing{"a", "k", monday, 4, 0, 0, 4, 14, 2},
+			borrowing{"a", "k", monday, 4, 0, 1000, 0, 4, 14, 2},
 			step{"k", monday, 7, 20, 14, false},
 			step{"k", monday, 6, 20, 20, true},
-			borrowing{"b", "k", monday, 1, -1, 0, 1, 19, 0},
-			borrowing{"c", "k", monday, 0, 20, 0, 1, 20, 0},
-			borrowing{"c", "k", monday, 1, math.MinInt64, 0, 1, 20, 0},
+			borrowing{"b", "k", monday, 1, -1, 1000, 0, 1, 19, 0},
+			borrowing{"c", "k", monday, 0, all, 20, 0, 1, 20, 0},
+			borrowing{"c", "k", monday, 1, math.MinInt64, 1000, 0, 1, 20, 0},
 		},
 	},
 	{
 		name:        "gives back once",
 		explanation: "giving back must give nothing back when it is repeated, whatever was lent to others meanwhile",
 		calls: []call{
-			borrowing{"a", "k", monday, 0, 100, 0, 10, 10, 0},
-			borrowing{"a", "k", monday, 3, 0, 0, 3, 3, 0},
-			borrowing{"a", "k", monday, 3, 0, 0, 3, 3, 0},
-			borrowing{"b", "k", monday, 0, 100, 0, 10, 13, 0},
-			borrowing{"a", "k", monday, 3, 0, 0, 3, 13, 10},
+			borrowing{"a", "k", monday, 0, all, 100, 0, 10, 10, 0},
+			borrowing{"a", "k", monday, 3, 0, 1000, 0, 3, 3, 0},
+			borrowing{"a", "k", monday, 3, 0, 1000, 0, 3, 3, 0},
+			borrowing{"b", "k", monday, 0, all, 100, 0, 10, 13, 0},
+			borrowing{"a", "k", monday, 3, 0, 1000, 0, 3, 13, 10},
 			step{"k", monday, 0, 100, 13, true},
 		},
 	},
@@ -148,43 +162,43 @@ var lenderCases = []lenderCase{
 		name:        "ended",
 		explanation: "an account that was given back must be lent nothing any more, since the call was late and nobody holds what it is lent",
 		calls: []call{
-			borrowing{"a", "k", monday, 0, 100, 0, 10, 10, 0},
-			borrowing{"a", "k", monday, 3, 0, 0, 3, 3, 0},
-			borrowing{"a", "k", monday, 3, 100, 0, 3, 3, 0},
-			borrowing{"a", "k", monday, 0, 100, time.Second, 3, 3, 0},
+			borrowing{"a", "k", monday, 0, all, 100, 0, 10, 10, 0},
+			borrowing{"a", "k", monday, 3, 0, 1000, 0, 3, 3, 0},
+			borrowing{"a", "k", monday, 3, all, 100, 0, 3, 3, 0},
+			borrowing{"a", "k", monday, 0, all, 100, time.Second, 3, 3, 0},
 			// Also if it was not known when it was given back.
-			borrowing{"b", "k", monday, 0, 0, 0, 0, 3, 0},
-			borrowing{"b", "k", monday, 0, 100, 0, 0, 3, 0},
-			borrowing{"c", "k", monday, 0, 100, 0, 10, 13, 0},
+			borrowing{"b", "k", monday, 0, 0, 1000, 0, 0, 3, 0},
+			borrowing{"b", "k", monday, 0, all, 100, 0, 0, 3, 0},
+			borrowing{"c", "k", monday, 0, all, 100, 0, 10, 13, 0},
 		},
 	},
 	{
 		name:        "others",
 		explanation: "Others must be what is outstanding of other accounts: not the borrower's own, not what they spent, and whether they are live or not",
 		calls: []call{
-			borrowing{"a", "k", monday, 0, 1000, 0, 10, 10, 0},
-			borrowing{"b", "k", monday, 0, 1000, 0, 10, 20, 10},
-			borrowing{"a", "k", monday, 9, 1000, 0, 19, 29, 10},
-			borrowing{"c", "k", monday, 0, 1000, 0, 10, 39, 20},
-			borrowing{"d", "k", monday, 0, 1000, time.Hour, 10, 49, 30},
-			borrowing{"a", "k", monday, 9, 0, time.Hour, 9, 39, 30},
-			borrowing{"d", "k", monday, 10, 1000, time.Hour, 20, 49, 20},
+			borrowing{"a", "k", monday, 0, all, 1000, 0, 10, 10, 0},
+			borrowing{"b", "k", monday, 0, all, 1000, 0, 10, 20, 10},
+			borrowing{"a", "k", monday, 9, all, 1000, 0, 19, 29, 10},
+			borrowing{"c", "k", monday, 0, all, 1000, 0, 10, 39, 20},
+			borrowing{"d", "k", monday, 0, all, 1000, time.Hour, 10, 49, 30},
+			borrowing{"a", "k", monday, 9, 0, 1000, time.Hour, 9, 39, 30},
+			borrowing{"d", "k", monday, 10, all, 1000, time.Hour, 20, 49, 20},
 		},
 	},
 	{
 		name:        "dead",
 		explanation: "what a node does not account for must stay in the count, however long it has not called, and whoever calls; only the node may give it back, at any time",
 		calls: []call{
-			borrowing{"a", "k", monday, 0, 20, 0, 10, 10, 0},
-			borrowing{"b", "k", monday, 0, 20, time.Hour, 5, 15, 10},
-			borrowing{"b", "k", monday, 5, 20, 2 * time.Hour, 7, 17, 10},
-			borrowing{"b", "k", monday, 7, 20, 24 * time.Hour, 8, 18, 10},
-			borrowing{"b", "k", monday, 8, 20, 9000 * time.Hour, 9, 19, 10},
-			borrowing{"b", "k", monday, 9, 20, 9000 * time.Hour, 10, 20, 10},
-			borrowing{"b", "k", monday, 10, 20, 9999 * time.Hour, 10, 20, 10},
+			borrowing{"a", "k", monday, 0, all, 20, 0, 10, 10, 0},
+			borrowing{"b", "k", monday, 0, all, 20, time.Hour, 5, 15, 10},
+			borrowing{"b", "k", monday, 5, all, 20, 2 * time.Hour, 7, 17, 10},
+			borrowing{"b", "k", monday, 7, all, 20, 24 * time.Hour, 8, 18, 10},
+			borrowing{"b", "k", monday, 8, all, 20, 9000 * time.Hour, 9, 19, 10},
+			borrowing{"b", "k", monday, 9, all, 20, 9000 * time.Hour, 10, 20, 10},
+			borrowing{"b", "k", monday, 10, all, 20, 9999 * time.Hour, 10, 20, 10},
 			step{"k", monday, 1, 20, 20, false},
-			borrowing{"a", "k", monday, 2, 20, 9999 * time.Hour, 10, 20, 0},
-			borrowing{"a", "k", monday, 4, 0, 9999 * time.Hour, 4, 14, 0},
+			borrowing{"a", "k", monday, 2, all, 20, 9999 * time.Hour, 10, 20, 0},
+			borrowing{"a", "k", monday, 4, 0, 1000, 9999 * time.Hour, 4, 14, 0},
 			step{"k", monday, 6, 20, 20, true},
 		},
 	},
@@ -192,46 +206,46 @@ var lenderCases = []lenderCase{
 		name:        "live",
 		explanation: "an account must count as a node while something of it is outstanding and its last call is less than LoanTime old, and not longer",
 		calls: []call{
-			borrowing{"a", "k", monday, 0, 40, 0, 10, 10, 0},
-			borrowing{"b", "k", monday, 0, 40, ratelimit.LoanTime - time.Millisecond, 7, 17, 10},
+			borrowing{"a", "k", monday, 0, all, 40, 0, 10, 10, 0},
+			borrowing{"b", "k", monday, 0, all, 40, ratelimit.LoanTime - time.Millisecond, 7, 17, 10},
 			// The account a is dead, b lives.
-			borrowing{"c", "k", monday, 0, 40, ratelimit.LoanTime, 5, 22, 17},
+			borrowing{"c", "k", monday, 0, all, 40, ratelimit.LoanTime, 5, 22, 17},
 			// It lives again, since it called.
-			borrowing{"a", "k", monday, 0, 40, ratelimit.LoanTime, 10, 22, 12},
-			borrowing{"d", "k", monday, 0, 40, 2*ratelimit.LoanTime - 2*time.Millisecond, 2, 24, 22},
+			borrowing{"a", "k", monday, 0, all, 40, ratelimit.LoanTime, 10, 22, 12},
+			borrowing{"d", "k", monday, 0, all, 40, 2*ratelimit.LoanTime - 2*time.Millisecond, 2, 24, 22},
 			// Whoever has spent everything does not count.
-			borrowing{"b", "k", monday, 7, 24, 2*ratelimit.LoanTime - 2*time.Millisecond, 7, 24, 17},
-			borrowing{"c", "k", monday, 5, 24, 2*ratelimit.LoanTime - 2*time.Millisecond, 5, 24, 12},
-			borrowing{"d", "k", monday, 2, 40, 2*ratelimit.LoanTime - 2*time.Millisecond, 6, 28, 10},
+			borrowing{"b", "k", monday, 7, all, 24, 2*ratelimit.LoanTime - 2*time.Millisecond, 7, 24, 17},
+			borrowing{"c", "k", monday, 5, all, 24, 2*ratelimit.LoanTime - 2*time.Millisecond, 5, 24, 12},
+			borrowing{"d", "k", monday, 2, all, 40, 2*ratelimit.LoanTime - 2*time.Millisecond, 6, 28, 10},
 		},
 	},
 	{
 		name:        "clocks",
 		explanation: "calls may come with any time, in any order: nothing may be lost, and nothing be lent twice, because clocks differ or jump",
 		calls: []call{
-			borrowing{"a", "k", monday, 0, 1000, 0, 10, 10, 0},
-			borrowing{"b", "k", monday, 0, 1000, 300 * 24 * time.Hour, 10, 20, 10},
-			borrowing{"c", "k", monday, 0, 1000, -300 * 24 * time.Hour, 10, 30, 20},
-			borrowing{"a", "k", monday, 0, 1000, 0, 10, 30, 20},
-			borrowing{"b", "k", monday, 4, 1000, -time.Hour, 14, 34, 20},
-			borrowing{"c", "k", monday, 10, 1000, 290 * 24 * time.Hour, 20, 44, 20},
-			borrowing{"a", "k", monday, 5, 0, -time.Minute, 5, 39, 20},
-			borrowing{"b", "k", monday, 4, 0, time.Minute, 4, 29, 10},
-			borrowing{"c", "k", monday, 10, 0, 0, 10, 19, 0},
+			borrowing{"a", "k", monday, 0, all, 1000, 0, 10, 10, 0},
+			borrowing{"b", "k", monday, 0, all, 1000, 300 * 24 * time.Hour, 10, 20, 10},
+			borrowing{"c", "k", monday, 0, all, 1000, -300 * 24 * time.Hour, 10, 30, 20},
+			borrowing{"a", "k", monday, 0, all, 1000, 0, 10, 30, 20},
+			borrowing{"b", "k", monday, 4, all, 1000, -time.Hour, 14, 34, 20},
+			borrowing{"c", "k", monday, 10, all, 1000, 290 * 24 * time.Hour, 20, 44, 20},
+			borrowing{"a", "k", monday, 5, 0, 1000, -time.Minute, 5, 39, 20},
+			borrowing{"b", "k", monday, 4, 0, 1000, time.Minute, 4, 29, 10},
+			borrowing{"c", "k", monday, 10, 0, 1000, 0, 10, 19, 0},
 		},
 	},
 	{
 		name:        "limit changes",
 		explanation: "limit must be that of the call: one that is lowered below the count lends nothing and takes nothing back, one that is raised lends at once",
 		calls: []call{
-			borrowing{"a", "k", monday, 0, 100, 0, 10, 10, 0},
-			borrowing{"a", "k", monday, 6, 5, 0, 10, 10, 0},
-			borrowing{"a", "k", monday, 10, 10, 0, 10, 10, 0},
-			borrowing{"a", "k", monday, 10, 11, 0, 11, 11, 0},
-			borrowing{"a", "k", monday, 11, 10_000, 0, 111, 111, 0},
-			borrowing{"a", "k", monday, 12, 100, 0, 111, 111, 0},
-			borrowing{"b", "k", monday, 0, 100, 0, 0, 111, 99},
-			borrowing{"b", "k", monday, 0, 114, 0, 1, 112, 99},
+			borrowing{"a", "k", monday, 0, all, 100, 0, 10, 10, 0},
+			borrowing{"a", "k", monday, 6, all, 5, 0, 10, 10, 0},
+			borrowing{"a", "k", monday, 10, all, 10, 0, 10, 10, 0},
+			borrowing{"a", "k", monday, 10, all, 11, 0, 11, 11, 0},
+			borrowing{"a", "k", monday, 11, all, 10_000, 0, 111, 111, 0},
+			borrowing{"a", "k", monday, 12, all, 100, 0, 111, 111, 0},
+			borrowing{"b", "k", monday, 0, all, 100, 0, 0, 111, 99},
+			borrowing{"b", "k", monday, 0, all, 114, 0, 1, 112, 99},
 		},
 	},
 	{
@@ -239,13 +253,13 @@ var lenderCases = []lenderCase{
 		explanation: "an account that is not known must begin as one that was lent what it spent, with nothing outstanding, and what it says must not change the count",
 		calls: []call{
 			step{"k", monday, 30, 1000, 30, true},
-			borrowing{"a", "k", monday, 25, 1000, 0, 35, 40, 0},
-			borrowing{"b", "k", monday, 500, 1000, 0, 510, 50, 10},
-			borrowing{"c", "k", monday, 7, 0, 0, 7, 50, 20},
-			borrowing{"d", "k", monday, 7, 5, 0, 7, 50, 20},
+			borrowing{"a", "k", monday, 25, all, 1000, 0, 35, 40, 0},
+			borrowing{"b", "k", monday, 500, all, 1000, 0, 510, 50, 10},
+			borrowing{"c", "k", monday, 7, 0, 1000, 0, 7, 50, 20},
+			borrowing{"d", "k", monday, 7, all, 5, 0, 7, 50, 20},
 			// More than the lender knows of is as much as it does not know of.
-			borrowing{"a", "k", monday, 47, 1000, 0, 57, 60, 10},
-			borrowing{"a", "k", monday, 60, 0, 0, 60, 60, 10},
+			borrowing{"a", "k", monday, 47, all, 1000, 0, 57, 60, 10},
+			borrowing{"a", "k", monday, 60, 0, 1000, 0, 60, 60, 10},
 		},
 	},
 	{
@@ -268,18 +282,18 @@ var lenderCases = []lenderCase{
 		explanation: "counts and limits up to the largest int64 must be exact, and so must be what is spent up to 2^53",
 		calls: []call{
 			step{"k", monday, math.MaxInt64 - 25, unlimited, math.MaxInt64 - 25, true},
-			borrowing{"a", "k", monday, 0, unlimited, 0, 12, math.MaxInt64 - 13, 0},
-			borrowing{"a", "k", monday, 12, unlimited, 0, 18, math.MaxInt64 - 7, 0},
-			borrowing{"b", "k", monday, 0, unlimited, 0, 1, math.MaxInt64 - 6, 6},
-			borrowing{"b", "k", monday, 1, unlimited - 6, 0, 1, math.MaxInt64 - 6, 6},
-			borrowing{"a", "k", monday, 17, 0, 0, 17, math.MaxInt64 - 7, 0},
+			borrowing{"a", "k", monday, 0, all, unlimited, 0, 12, math.MaxInt64 - 13, 0},
+			borrowing{"a", "k", monday, 12, all, unlimited, 0, 18, math.MaxInt64 - 7, 0},
+			borrowing{"b", "k", monday, 0, all, unlimited, 0, 1, math.MaxInt64 - 6, 6},
+			borrowing{"b", "k", monday, 1, all, unlimited - 6, 0, 1, math.MaxInt64 - 6, 6},
+			borrowing{"a", "k", monday, 17, 0, 1000, 0, 17, math.MaxInt64 - 7, 0},
 			step{"above 2^53", monday, 1<<53 + 1, unlimited, 1<<53 + 1, true},
-			borrowing{"a", "above 2^53", monday, 0, 1<<53 + 3, 0, 1, 1<<53 + 2, 0},
-			borrowing{"a", "above 2^53", monday, 1, 1<<53 + 3, 0, 2, 1<<53 + 3, 0},
-			borrowing{"a", "above 2^53", monday, 2, 1<<53 + 3, 0, 2, 1<<53 + 3, 0},
-			borrowing{"a", "much spent", monday, 1<<53 - 5, 1000, 0, 1<<53 + 5, 10, 0},
-			borrowing{"a", "much spent", monday, 1<<53 - 4, 1000, 0, 1<<53 + 6, 11, 0},
-			borrowing{"a", "much spent", monday, 1 << 53, 1000, 0, 1<<53 + 10, 15, 0},
+			borrowing{"a", "above 2^53", monday, 0, all, 1<<53 + 3, 0, 1, 1<<53 + 2, 0},
+			borrowing{"a", "above 2^53", monday, 1, all, 1<<53 + 3, 0, 2, 1<<53 + 3, 0},
+			borrowing{"a", "above 2^53", monday, 2, all, 1<<53 + 3, 0, 2, 1<<53 + 3, 0},
+			borrowing{"a", "much spent", monday, 1<<53 - 5, all, 1000, 0, 1<<53 + 5, 10, 0},
+			borrowing{"a", "much spent", monday, 1<<53 - 4, all, 1000, 0, 1<<53 + 6, 11, 0},
+			borrowing{"a", "much spent", monday, 1 << 53, all, 1000, 0, 1<<53 + 10, 15, 0},
 		},
 	},
 	{
@@ -308,7 +322,7 @@ func accounts(p *lenderProbe) error {
 	names := []string{"", "a", "A", "a ", "a\x00", "a\x00b", "a:b", "a b", "a\n", `a"`, "a'", "é", "e\u0301", "\xff", "\xfe", "\ufffd", "1", "01", "lent", "count"}
 	var lent int64
 	for _, name := range names {
-		if err := (borrowing{name, "k", monday, 0, 100_000, 0, 1000, lent + 1000, lent}).check(p); err != nil {
+		if err := (borrowing{name, "k", monday, 0, all, 100_000, 0, 1000, lent + 1000, lent}).check(p); err != nil {
 			return err
 		}
 		lent += 1000
@@ -316,22 +330,22 @@ func accounts(p *lenderProbe) error {
 	for i, name := range names {
 		lent -= 1000 - int64(i)
 		others := int64(len(names)-1-i) * 1000
-		if err := (borrowing{name, "k", monday, int64(i), 0, 0, int64(i), lent, others}).check(p); err != nil {
+		if err := (borrowing{name, "k", monday, int64(i), 0, 1000, 0, int64(i), lent, others}).check(p); err != nil {
 			return err
 		}
 	}
 	return p.follow([]call{
-		borrowing{"a", "k1", monday, 0, 100, 0, 10, 10, 0},
-		borrowing{"a", "k2", monday, 0, 100, 0, 10, 10, 0},
-		borrowing{"a", "k1", day(1), 0, 100, 0, 10, 10, 0},
-		borrowing{"a", "k1", monday.Add(time.Microsecond), 0, 100, 0, 10, 10, 0},
-		borrowing{"a", "k1", monday.In(time.FixedZone("east", 3600)), 5, 0, 0, 5, 5, 0},
-		borrowing{"a", "k2", monday, 0, 100, 0, 10, 10, 0},
-		borrowing{"a", "k1", day(1), 1, 100, 0, 11, 11, 0},
-		borrowing{"a", "k1", monday.Add(time.Microsecond), 1, 100, 0, 11, 11, 0},
+		borrowing{"a", "k1", monday, 0, all, 100, 0, 10, 10, 0},
+		borrowing{"a", "k2", monday, 0, all, 100, 0, 10, 10, 0},
+		borrowing{"a", "k1", day(1), 0, all, 100, 0, 10, 10, 0},
+		borrowing{"a", "k1", monday.Add(time.Microsecond), 0, all, 100, 0, 10, 10, 0},
+		borrowing{"a", "k1", monday.In(time.FixedZone("east", 3600)), 5, 0, 1000, 0, 5, 5, 0},
+		borrowing{"a", "k2", monday, 0, all, 100, 0, 10, 10, 0},
+		borrowing{"a", "k1", day(1), 1, all, 100, 0, 11, 11, 0},
+		borrowing{"a", "k1", monday.Add(time.Microsecond), 1, all, 100, 0, 11, 11, 0},
 		// The name of one and the key of the other, joined.
-		borrowing{"ak", "", monday, 0, 100, 0, 10, 10, 0},
-		borrowing{"a", "k", monday.AddDate(0, 1, 0), 0, 100, 0, 10, 10, 0},
+		borrowing{"ak", "", monday, 0, all, 100, 0, 10, 10, 0},
+		borrowing{"a", "k", monday.AddDate(0, 1, 0), 0, all, 100, 0, 10, 10, 0},
 	})
 }
 
@@ -339,15 +353,15 @@ func loanWindows(p *lenderProbe) error {
 	var calls []call
 	for d := range 4 {
 		calls = append(calls,
-			borrowing{"a", "k", day(2 * d), 0, 1000, 0, 10, 10, 0},
+			borrowing{"a", "k", day(2 * d), 0, all, 1000, 0, 10, 10, 0},
 			step{"k", day(2*d + 1), 1, 1000, 1, true})
 	}
 	for d := range 4 {
-		calls = append(calls, borrowing{"a", "k", day(2 * d), 2, 1000, 0, 12, 12, 0})
+		calls = append(calls, borrowing{"a", "k", day(2 * d), 2, all, 1000, 0, 12, 12, 0})
 	}
-	calls = append(calls, borrowing{"a", "k", day(8), 0, 1000, 0, 10, 10, 0})
+	calls = append(calls, borrowing{"a", "k", day(8), 0, all, 1000, 0, 10, 10, 0})
 	for d := 1; d < 4; d++ {
-		calls = append(calls, borrowing{"a", "k", day(2 * d), 2, 1000, 0, 12, 12, 0})
+		calls = append(calls, borrowing{"a", "k", day(2 * d), 2, all, 1000, 0, 12, 12, 0})
 	}
 	if err := p.follow(calls); err != nil {
 		return err
@@ -358,7 +372,7 @@ func loanWindows(p *lenderProbe) error {
 		return err
 	}
 	return p.follow([]call{
-		borrowing{"a", "k", day(0), 2, 1000, 0, 12, 10, 0},
+		borrowing{"a", "k", day(0), 2, all, 1000, 0, 12, 10, 0},
 	})
 }
 
@@ -366,22 +380,24 @@ func noLoanMade(p *lenderProbe) error {
 	calls := []call{step{"k", day(0), 5, 250, 5, true}}
 	for d := 1; d <= 10; d++ {
 		calls = append(calls,
-			borrowing{"a", "k", day(d), 3, 0, 0, 3, 0, 0},
-			borrowing{"b", "k", day(d), 3, -1, 0, 3, 0, 0})
+			borrowing{"a", "k", day(d), 3, 0, 1000, 0, 3, 0, 0},
+			borrowing{"b", "k", day(d), 3, -1, 1000, 0, 3, 0, 0},
+			borrowing{"b", "k", day(d), 3, all, 0, 0, 3, 0, 0},
+			borrowing{"b", "k", day(d), 3, all, -1, 0, 3, 0, 0})
 	}
 	return p.follow(append(calls,
-		borrowing{"a", "new", monday, 3, 0, 0, 3, 0, 0},
+		borrowing{"a", "new", monday, 3, 0, 1000, 0, 3, 0, 0},
 		step{"k", day(0), 1, 250, 6, true}))
 }
 
 func badSpent(p *lenderProbe) error {
-	if err := p.follow([]call{borrowing{"a", "k", monday, 0, 100, 0, 10, 10, 0}}); err != nil {
+	if err := p.follow([]call{borrowing{"a", "k", monday, 0, all, 100, 0, 10, 10, 0}}); err != nil {
 		return err
 	}
 	for _, spent := range []int64{-1, math.MinInt64, 1<<53 + 1, math.MaxInt64} {
-		for _, limit := range []int64{100, 0} {
+		for _, want := range []int64{all, 0} {
 			for _, account := range []string{"a", "new"} {
-				b := borrowing{account: account, key: "k", end: monday, spent: spent, limit: limit}
+				b := borrowing{account: account, key: "k", end: monday, spent: spent, want: want, limit: 100}
 				if l, err := p.borrow(b); err == nil {
 					return fmt.Errorf("%v = %+v; want an error", b, l)
 				}
@@ -389,13 +405,13 @@ func badSpent(p *lenderProbe) error {
 		}
 	}
 	return p.follow([]call{
-		borrowing{"a", "k", monday, 4, 100, 0, 14, 14, 0},
-		borrowing{"new", "k", monday, 0, 100, 0, 10, 24, 10},
+		borrowing{"a", "k", monday, 4, all, 100, 0, 14, 14, 0},
+		borrowing{"new", "k", monday, 0, all, 100, 0, 10, 24, 10},
 	})
 }
 
 func endedLendContext(p *lenderProbe) error {
-	if err := p.follow([]call{borrowing{"a", "k", monday, 0, 100, 0, 10, 10, 0}}); err != nil {
+	if err := p.follow([]call{borrowing{"a", "k", monday, 0, all, 100, 0, 10, 10, 0}}); err != nil {
 		return err
 	}
 	canceled, cancel := context.WithCancel(p.ctx)
@@ -406,19 +422,19 @@ func endedLendContext(p *lenderProbe) error {
 		late := *p
 		late.ctx = ctx
 		for _, b := range []borrowing{
-			{account: "a", limit: 100, spent: 5},
-			{account: "a", limit: 0},
-			{account: "new", limit: 100},
+			{account: "a", want: all, spent: 5},
+			{account: "a", want: 0},
+			{account: "new", want: all},
 		} {
-			b.key, b.end = "k", monday
+			b.key, b.end, b.limit = "k", monday, 100
 			if l, err := late.borrow(b); !errors.Is(err, ctx.Err()) {
 				return fmt.Errorf("%v = %+v, error %v; want an error that wraps %q", b, l, err, ctx.Err())
 			}
 		}
 	}
 	return p.follow([]call{
-		borrowing{"a", "k", monday, 0, 100, 0, 10, 10, 0},
-		borrowing{"new", "k", monday, 0, 100, 0, 10, 20, 10},
+		borrowing{"a", "k", monday, 0, all, 100, 0, 10, 10, 0},
+		borrowing{"new", "k", monday, 0, all, 100, 0, 10, 20, 10},
 	})
 }
 
@@ -427,7 +443,7 @@ func parallelLending(p *lenderProbe) error {
 	lent := make([]int64, nodes)
 	err := together(nodes, func(node int) error {
 		for {
-			b := borrowing{account: fmt.Sprint("node ", node), key: "k", end: monday, spent: lent[node], limit: limit}
+			b := borrowing{account: fmt.Sprint("node ", node), key: "k", end: monday, spent: lent[node], want: all, limit: limit}
 			l, err := p.borrow(b)
 			switch {
 			case err != nil:
@@ -472,7 +488,7 @@ func parallelMix(p *lenderProbe) error {
 				used++
 				continue
 			}
-			b := borrowing{account: fmt.Sprint("node ", caller, " ", i), key: "k", end: monday, limit: limit}
+			b := borrowing{account: fmt.Sprint("node ", caller, " ", i), key: "k", end: monday, want: all, limit: limit}
 			l, err := p.borrow(b)
 			if err != nil {
 				return err
@@ -480,7 +496,7 @@ func parallelMix(p *lenderProbe) error {
 			if l.Lent < 1 || l.Count > limit {
 				return fmt.Errorf("%v = %+v; want at least 1, and a count of at most %d", b, l, limit)
 			}
-			b.spent, b.limit = min(l.Lent, 3, each-used), 0
+			b.spent, b.want = min(l.Lent, 3, each-used), 0
 			used += b.spent
 			if l, err = p.borrow(b); err != nil {
 				return err
