@@ -22,7 +22,7 @@ type backend interface {
 	store.Store
 	store.Uses
 	store.Feed
-	ratelimit.Counter
+	ratelimit.Lender
 	Migrate(ctx context.Context) error
 	Validate(ctx context.Context) error
 	Migrations() fs.FS
@@ -136,6 +136,14 @@ func (f *fixture) writes() []call {
 		{"Add, new", func(ctx context.Context, s backend) error {
 			_, ok, err := s.Add(ctx, "new", testDay, 1, 250)
 			return counted(ok, err)
+		}},
+		{"Lend", func(ctx context.Context, s backend) error {
+			loan, err := s.Lend(ctx, "account", f.key.Family, testDay, 0, 250, 250, testDay)
+			return counted(loan.Lent > 0, err)
+		}},
+		{"Lend, new", func(ctx context.Context, s backend) error {
+			loan, err := s.Lend(ctx, "account", "new", testDay, 0, 250, 250, testDay)
+			return counted(loan.Lent > 0, err)
 		}},
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -20,6 +21,7 @@ import (
 func TestPostgresKeepsNoSecret(t *testing.T) {
 	t.Parallel()
 	p := postgres(t)
+	began := time.Now().Add(-time.Second) // of what the clock of files can tell apart
 	dsn, name := newSchema(t)
 	db := openPool(t, dsn)
 	s := newPostgres(t, db, nil)
@@ -49,11 +51,12 @@ func TestPostgresKeepsNoSecret(t *testing.T) {
 	require.NoError(t, err)
 	found := make([]bool, len(tokens))
 	requireNone := func(where string, text []byte) {
-		lower := bytes.ToLower(text)
 		for i, tok := range tokens {
 			secret := strings.TrimPrefix(tok.Reveal(), tok.ID())
 			require.Len(t, secret, 24)
-			require.False(t, bytes.Contains(lower, []byte(secret)), "%s: %s is there", where, tok)
+			for _, form := range []string{secret, strings.ToUpper(secret)} {
+				require.False(t, bytes.Contains(text, []byte(form)), "%s: %s is there", where, tok)
+			}
 			found[i] = found[i] || bytes.Contains(text, []byte(tok.ID()))
 		}
 	}
@@ -65,6 +68,9 @@ func TestPostgresKeepsNoSecret(t *testing.T) {
 	require.NoError(t, filepath.WalkDir(p.Dir(), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return nil // Other tests make and drop tables meanwhile.
+		}
+		if info, err := d.Info(); err != nil || info.ModTime().Before(began) {
+			return nil
 		}
 		if text, err := os.ReadFile(path); err == nil {
 			requireNone(path, text)

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/require"
@@ -46,19 +47,50 @@ var sharedPgBouncer = sync.OnceValues(func() (*servers.PgBouncer, error) {
 	return b, err
 })
 
+// until waits until a query for a number has the answer 0 or, if some is set,
+// another. It is not for what has to be soon.
+func until(t *testing.T, db *sql.DB, some bool, query string, args ...any) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		var n int
+		require.NoError(t, db.QueryRowContext(ctx, query, args...).Scan(&n))
+		if n > 0 == some {
+			return
+		}
+	}
+}
+
 var schemas atomic.Int64
 
 // newSchema makes a schema in the server that tests share, and returns the data
 // source name of connections to it and the schema's name.
 func newSchema(t testing.TB) (dsn, name string) {
 	t.Helper()
-	return newSchemaIn(t, postgres(t))
+	p := postgres(t)
+	db, err := makesSchemas()
+	require.NoError(t, err)
+	return newSchemaIn(t, p, db)
 }
 
-func newSchemaIn(t testing.TB, p *servers.Postgres) (dsn, name string) {
+// makesSchemas opens the pool that makes them.
+var makesSchemas = sync.OnceValues(func() (*sql.DB, error) {
+	p, err := sharedPostgres()
+	if err != nil {
+		return nil, err
+	}
+	db, err := sql.Open("pgx", p.DSN())
+	if err == nil {
+		whenOver(db.Close)
+	}
+	return db, err
+})
+
+func newSchemaIn(t testing.TB, p *servers.Postgres, db *sql.DB) (dsn, name string) {
 	t.Helper()
 	name = fmt.Sprintf("test%d", schemas.Add(1))
-	mustExec(t, openPool(t, p.DSN()), "CREATE SCHEMA "+name)
+	mustExec(t, db, "CREATE SCHEMA "+name)
 	return p.DSN("search_path=" + name), name
 }
 

@@ -26,7 +26,7 @@ var benchDSNs = []struct {
 }
 
 // benchKeys makes a user for each key, and returns the keys.
-func benchKeys(b *testing.B, s *sqlitestore.Store, n int) []*store.Key {
+func benchKeys(b *testing.B, s backend, n int) []*store.Key {
 	b.Helper()
 	keys := make([]*store.Key, n)
 	for i := range keys {

@@ -5,20 +5,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/keystile/keystile/ratelimit"
-	"github.com/keystile/keystile/ratelimit/ratelimittest"
 	"github.com/keystile/keystile/store"
 	"github.com/keystile/keystile/token"
 )
-
-// TestSQLiteCounter runs the conformance suite of counters.
-func TestSQLiteCounter(t *testing.T) {
-	t.Parallel()
-	ratelimittest.Run(t, func(t *testing.T) ratelimit.Counter {
-		t.Parallel()
-		return newStoreFile(t)
-	})
-}
 
 // TestSQLiteCountsAreBounded shows that nothing is kept for ever: of a key, the
 // eight windows that were made last; of a family, nothing once its last key was

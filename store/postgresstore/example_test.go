@@ -54,5 +54,5 @@ func ExampleStore_Migrations() {
 		log.Fatal(err)
 	}
 	fmt.Println(names)
-	// Output: [0001_init.sql]
+	// Output: [0001_init.sql 0002_loans.sql]
 }

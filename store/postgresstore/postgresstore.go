@@ -13,10 +13,10 @@ import (
 )
 
 var (
-	_ store.Store       = (*Store)(nil)
-	_ store.Uses        = (*Store)(nil)
-	_ store.Feed        = (*Store)(nil)
-	_ ratelimit.Counter = (*Store)(nil)
+	_ store.Store      = (*Store)(nil)
+	_ store.Uses       = (*Store)(nil)
+	_ store.Feed       = (*Store)(nil)
+	_ ratelimit.Lender = (*Store)(nil)
 )
 
 // Options configure a [Store]. A nil *Options is the zero Options.
@@ -29,7 +29,7 @@ type Options struct {
 }
 
 // A Store is a [store.Store], [store.Uses], [store.Feed] and
-// [ratelimit.Counter] in a PostgreSQL database, with the methods of those
+// [ratelimit.Lender] in a PostgreSQL database, with the methods of those
 // interfaces. It keeps the last 10 000 changes for the feed, and of the windows
 // of a counted key the eight that were made last.
 //

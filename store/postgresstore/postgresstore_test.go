@@ -36,8 +36,8 @@ type fake struct {
 func (f *fake) Connect(context.Context) (driver.Conn, error) {
 	return f, f.ask("connect")
 }
-func (f *fake) Driver() driver.Driver { return nil }
-func (f *fake) Close() error          { return nil }
+func (f *fake) Driver() driver.Driver               { return nil }
+func (f *fake) Close() error                        { return nil }
 func (f *fake) Prepare(string) (driver.Stmt, error) { return nil, errors.New("nothing is prepared") }
 
 func (f *fake) Begin() (driver.Tx, error) { return nil, errors.New("the level is missing") }
@@ -121,7 +121,7 @@ func TestMigrations(t *testing.T) {
 		t.Run("prefix "+prefix, func(t *testing.T) {
 			t.Parallel()
 			files := newStore(t, new(fake), &postgresstore.Options{TablePrefix: prefix}).Migrations()
-			require.NoError(t, fstest.TestFS(files, "0001_init.sql"))
+			require.NoError(t, fstest.TestFS(files, "0001_init.sql", "0002_loans.sql"))
 			names, err := fs.Glob(files, "*")
 			require.NoError(t, err)
 			if prefix == "" {
@@ -157,7 +157,8 @@ func TestMigrationsStay(t *testing.T) {
 		sums[name] = hex.EncodeToString(sum[:8])
 	}
 	require.Equal(t, map[string]string{
-		"0001_init.sql": "ca8fce58643ffe38",
+		"0001_init.sql":  "ca8fce58643ffe38",
+		"0002_loans.sql": "c5c1ca7d6376f872",
 	}, sums)
 }
 
@@ -200,6 +201,11 @@ func TestOutage(t *testing.T) {
 		"Add": func(ctx context.Context, s *postgresstore.Store) error {
 			_, ok, err := s.Add(ctx, "id", day, 1, 250)
 			require.False(t, ok)
+			return err
+		},
+		"Lend": func(ctx context.Context, s *postgresstore.Store) error {
+			loan, err := s.Lend(ctx, "account", "id", day, 0, 250, 250, day)
+			require.Zero(t, loan)
 			return err
 		},
 	} {

@@ -53,7 +53,7 @@ func ExampleStore_Migrations() {
 		log.Fatal(err)
 	}
 	fmt.Println(names)
-	// Output: [0001_init.sql]
+	// Output: [0001_init.sql 0002_loans.sql]
 }
 
 func ExampleDSN() {

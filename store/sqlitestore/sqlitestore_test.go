@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keystile/keystile/policy"
+	"github.com/keystile/keystile/ratelimit"
 	"github.com/keystile/keystile/store"
 	"github.com/keystile/keystile/store/sqlitestore"
 	"github.com/keystile/keystile/token"
@@ -114,7 +115,7 @@ func TestMigrations(t *testing.T) {
 		t.Run("prefix "+prefix, func(t *testing.T) {
 			t.Parallel()
 			files := newOutage(t, &sqlitestore.Options{TablePrefix: prefix}).Migrations()
-			require.NoError(t, fstest.TestFS(files, "0001_init.sql"))
+			require.NoError(t, fstest.TestFS(files, "0001_init.sql", "0002_loans.sql"))
 			names, err := fs.Glob(files, "*")
 			require.NoError(t, err)
 			if prefix == "" {
@@ -150,7 +151,8 @@ func TestMigrationsStay(t *testing.T) {
 		sums[name] = hex.EncodeToString(sum[:8])
 	}
 	require.Equal(t, map[string]string{
-		"0001_init.sql": "540385ba26d5d2b9",
+		"0001_init.sql":  "540385ba26d5d2b9",
+		"0002_loans.sql": "d4ea2766c3c3aaf9",
 	}, sums)
 }
 
@@ -184,6 +186,7 @@ func TestOutage(t *testing.T) {
 			require.False(t, ok)
 			return err
 		},
+		"Lend": func(ctx context.Context) error { return lend(ctx, s, day, 0) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -218,6 +221,15 @@ func TestMigrateOutage(t *testing.T) {
 		require.ErrorIs(t, s.Migrate(ctx), context.DeadlineExceeded)
 		require.Equal(t, 100*time.Millisecond, time.Since(began))
 	})
+}
+
+// lend borrows, and requires that nothing was lent if that failed.
+func lend(ctx context.Context, s *sqlitestore.Store, end time.Time, spent int64) error {
+	loan, err := s.Lend(ctx, "account", "id", end, spent, 250, 250, end.Add(-time.Hour))
+	if err != nil && loan != (ratelimit.Loan{}) {
+		return errors.New("a loan beside an error")
+	}
+	return err
 }
 
 // A late database is one whose driver returns an error of its own when the
@@ -259,5 +271,7 @@ func TestAddRefusesBadWindows(t *testing.T) {
 		_, ok, err := s.Add(t.Context(), "id", end, 1, 250)
 		require.ErrorContains(t, err, "sqlitestore: count: end is ")
 		require.False(t, ok)
+		require.ErrorContains(t, lend(t.Context(), s, end, 0), "sqlitestore: lend: end is ")
 	}
+	require.ErrorContains(t, lend(t.Context(), s, time.Unix(0, 0), -1), "spent is below 0")
 }

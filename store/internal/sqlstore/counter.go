@@ -122,22 +122,9 @@ func (s *Store) spend(ctx context.Context, key string, end time.Time, n, max int
 
 // makeWindow makes a window that is not there yet, with a count of n.
 func (s *Store) makeWindow(ctx context.Context, key string, end time.Time, n, _ int64) (count int64, ok bool, err error) {
-	quota := quota(key)
+	w := window{s, quota(key), micros(end)}
 	err = s.write(ctx, opCount, func(tx *sql.Tx) error {
-		// Two that make windows at one moment give both the same number. So neither
-		// counts as made after the other, and nothing is forgotten too early.
-		var last int64
-		if err := tx.QueryRowContext(ctx, s.sql(`SELECT coalesce(max(made), 0) FROM keystile_counts WHERE quota = $1`), quota).
-			Scan(&last); err != nil {
-			return err
-		}
-		rows, err := exec(ctx, tx, s.sql(`INSERT INTO keystile_counts (quota, window_end, made, spent)
-			VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`), quota, micros(end), last+1, n)
-		if err != nil || rows == 0 {
-			return err
-		}
-		ok = true
-		_, err = tx.ExecContext(ctx, s.sql(`DELETE FROM keystile_counts WHERE quota = $1 AND made <= $2`), quota, last+1-keptWindows)
+		ok, err = w.insert(ctx, tx, n)
 		return err
 	})
 	return n, ok && err == nil, err
@@ -168,8 +155,10 @@ func (s *Store) forgetCounts(ctx context.Context, tx *sql.Tx, families []string)
 		if len(gone) == 0 {
 			continue
 		}
-		if _, err := tx.ExecContext(ctx, s.names.Replace(`DELETE FROM keystile_counts WHERE quota IN (`+placeholders(1, len(gone))+`)`), gone...); err != nil {
-			return err
+		for _, table := range []string{"keystile_counts", "keystile_loans"} {
+			if _, err := tx.ExecContext(ctx, s.names.Replace(`DELETE FROM `+table+` WHERE quota IN (`+placeholders(1, len(gone))+`)`), gone...); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
