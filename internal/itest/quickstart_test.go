@@ -22,20 +22,28 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// buildQuickstart builds the example once for all tests.
-var buildQuickstart = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "quickstart")
+// The examples, each built once for all tests.
+var (
+	buildQuickstart = sync.OnceValues(func() (string, error) { return buildExample("quickstart") })
+	buildPostgres   = sync.OnceValues(func() (string, error) { return buildExample("postgres") })
+)
+
+// buildExample builds an example into a directory that goes when all tests are
+// over.
+func buildExample(name string) (string, error) {
+	dir, err := os.MkdirTemp("", name)
 	if err != nil {
 		return "", err
 	}
-	binary := filepath.Join(dir, "quickstart")
-	cmd := exec.Command("go", "build", "-o", binary, "./quickstart")
+	whenOver(func() error { return os.RemoveAll(dir) })
+	binary := filepath.Join(dir, name)
+	cmd := exec.Command("go", "build", "-o", binary, "./"+name)
 	cmd.Dir = filepath.Join("..", "..", "examples")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	return binary, nil
-})
+}
 
 // A quickstart is a running example.
 type quickstart struct {
@@ -59,9 +67,17 @@ func startQuickstart(t *testing.T, dir string, args ...string) *quickstart {
 	t.Helper()
 	binary, err := buildQuickstart()
 	require.NoError(t, err)
-	q := &quickstart{tb: t, done: make(chan struct{})}
-	q.cmd = exec.Command(binary, append([]string{"-addr", "127.0.0.1:0"}, args...)...)
-	q.cmd.Dir = dir
+	cmd := exec.Command(binary, args...)
+	cmd.Dir = dir
+	return startExample(t, cmd)
+}
+
+// startExample is startQuickstart for every example that prints what the
+// quickstart does.
+func startExample(t *testing.T, cmd *exec.Cmd) *quickstart {
+	t.Helper()
+	q := &quickstart{tb: t, cmd: cmd, done: make(chan struct{})}
+	q.cmd.Args = append(q.cmd.Args, "-addr", "127.0.0.1:0")
 	q.cmd.Stderr = os.Stderr
 	pipe, err := q.cmd.StdoutPipe()
 	require.NoError(t, err)
