@@ -53,6 +53,7 @@ var arrows = map[string][]string{
 
 	"middleware":                   {"policy", "ratelimit", "store", "token"},
 	"middleware/api":               {"middleware", "policy", "ratelimit", "store", "store/audit", "store/keys"},
+	"middleware/console":           {"middleware", "policy"},
 	"middleware/oidcauth":          {"middleware", "policy", "store"},
 	"middleware/oidcauth/oidctest": {},
 
