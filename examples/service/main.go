@@ -154,7 +154,7 @@ func (c *config) run(ctx context.Context, out io.Writer) (err error) {
 			return err
 		}
 	case c.dev:
-		first = demoBootstrap()
+		first = demoBootstrap(time.Now())
 	}
 	s, closeStore, err := openStore(ctx, c.store)
 	if err != nil {
@@ -211,7 +211,7 @@ func (c *config) handler(
 ) (http.Handler, func(context.Context) error, error) {
 	mux := http.NewServeMux()
 	ps := first.people()
-	authenticators := []middleware.Authenticator{middleware.APIKeys(mgr.Verifier(), nil)}
+	var persons anyOf
 	stops := []func(context.Context) error{}
 	issuer, clientID, client := c.issuer, c.clientID, http.DefaultClient
 	var dev *devIssuer
@@ -220,13 +220,16 @@ func (c *config) handler(
 		issuer, clientID, client = dev.url, dev.clientID, dev.Client()
 		mux.Handle(devPath+"/", http.StripPrefix(devPath, dev))
 		mux.Handle("GET /dev/token/{user}", dev.serveToken(ps))
+		signedIn := newSessions(time.Now)
+		mountSignIn(mux, signedIn, first)
+		persons = append(persons, signedIn)
 	}
 	if issuer != "" {
 		a, err := ps.authenticator(mgr, issuer, clientID, client, func(err error) { log.Print("issuer: ", err) })
 		if err != nil {
 			return nil, nil, err
 		}
-		authenticators = append(authenticators, a)
+		persons = append(persons, a)
 		stops = append(stops, func(context.Context) error { return a.Close() })
 	}
 	source, err := addressSource(c.trustedProxies, c.clientIPHeader)
@@ -234,7 +237,7 @@ func (c *config) handler(
 		return nil, nil, err
 	}
 	guard, err := middleware.New(mgr.Verifier(), &middleware.Options{
-		Authenticators: authenticators,
+		Authenticators: append([]middleware.Authenticator{middleware.APIKeys(mgr.Verifier(), nil)}, persons...),
 		ClientIP:       source,
 		Limiter:        limiter,
 		Uses:           s,
@@ -255,11 +258,19 @@ func (c *config) handler(
 		return nil, nil, err
 	}
 	mux.Handle("/v1/", management)
+	if err := c.mountConsole(mux, management, persons); err != nil {
+		return nil, nil, err
+	}
 	mux.Handle("/v1/ping", guard.Wrap(http.HandlerFunc(ping)))
 	mux.HandleFunc("/v1/health", health)
 
 	if err := first.apply(ctx, mgr, out); err != nil {
 		return nil, nil, fmt.Errorf("bootstrap: %w", err)
+	}
+	if c.dev && c.bootstrap == "" {
+		if err := demoUses(ctx, mgr, s, first, time.Now()); err != nil {
+			return nil, nil, err
+		}
 	}
 	if dev != nil {
 		dev.hello(os.Stderr, base, first)

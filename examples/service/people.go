@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/keystile/keystile/middleware"
 	"github.com/keystile/keystile/middleware/oidcauth"
@@ -114,14 +115,24 @@ func (d *devIssuer) hello(out io.Writer, base string, b *bootstrap) {
 			fmt.Fprintf(out, "curl -s -H 'Authorization: Bearer %s' -H 'Content-Type: application/json' -d '{\"name\":\"CI\"}' %s/v1/api-keys\n", token, base)
 		}
 	}
-	fmt.Fprintf(out, "\n# a new token when it has expired\ncurl -s %s/dev/token/USER\n\n", base)
+	fmt.Fprintf(out, "\n# a new token when it has expired\ncurl -s %s/dev/token/USER\n", base)
+	fmt.Fprintf(out, "\nThe console, as any of them, in a browser: %s/\n\n", base)
 }
 
-// demoBootstrap is what -dev starts with where there is no -bootstrap.
-func demoBootstrap() *bootstrap {
+// demoBootstrap is what -dev starts with where there is no -bootstrap. Times count
+// back from now.
+func demoBootstrap(now time.Time) *bootstrap {
+	days := func(n int) time.Time { return now.UTC().Truncate(time.Second).AddDate(0, 0, n) }
 	return &bootstrap{Orgs: []bootstrapOrg{{Name: "demo", Users: []bootstrapUser{
-		{ID: "demo-owner", Email: "owner@demo.example", Role: roleOwner, Tier: "Enterprise"},
-		{ID: "demo-admin", Email: "admin@demo.example", Role: roleAdmin, Tier: "Team"},
+		{ID: "demo-owner", Email: "owner@demo.example", Role: roleOwner, Tier: "Enterprise", Keys: []bootstrapKey{
+			{Ref: "demo-siem", Name: "SIEM export", CreatedAt: days(-200), DailyLimit: 1000},
+			{Ref: "demo-reports", Name: "Monthly reports", CreatedAt: days(-45), ExpiresAt: days(45)},
+		}},
+		{ID: "demo-admin", Email: "admin@demo.example", Role: roleAdmin, Tier: "Team", Keys: []bootstrapKey{
+			{Ref: "demo-ci", Name: "CI pipeline", CreatedAt: days(-20)},
+			{Ref: "demo-trial", Name: "Trial of the new dashboard", CreatedAt: days(-100), ExpiresAt: days(-9)},
+			{Ref: "demo-laptop", Name: "Old laptop", CreatedAt: days(-300), Disabled: true},
+		}},
 		{ID: "demo-user", Email: "user@demo.example", Role: roleUser, Tier: "Pro"},
 		{ID: "demo-free", Email: "free@demo.example", Role: roleUser, Tier: "Free"},
 	}}}}
