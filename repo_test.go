@@ -33,6 +33,7 @@ var thirdParties = map[string][]string{
 	"golang.org/x/time":           {"ratelimit"},
 	"github.com/stretchr/testify": nil, // tests only
 	"github.com/golang-jwt/jwt":   {"middleware/oidcauth"},
+	"github.com/jackc/pgx":        {"store/postgresstore/pgnotify"},
 }
 
 // arrows are the packages of the library, each with those of the others that it
@@ -42,18 +43,20 @@ var arrows = map[string][]string{
 	"policy":    {},
 	"ratelimit": {},
 
-	"store":                   {"policy", "token"},
-	"store/audit":             {"policy"},
-	"store/keys":              {"policy", "ratelimit", "store", "store/audit", "token"},
-	"store/memstore":          {"policy", "ratelimit", "store", "store/internal/row", "token"},
-	"store/postgresstore":     {"policy", "ratelimit", "store", "store/internal/row", "store/internal/sqlstore", "token"},
-	"store/sqlitestore":       {"policy", "ratelimit", "store", "store/internal/row", "store/internal/sqlstore", "token"},
-	"store/internal/row":      {"policy", "store", "token"},
-	"store/internal/sqlstore": {"policy", "ratelimit", "store", "store/internal/row", "token"},
+	"store":                        {"policy", "token"},
+	"store/audit":                  {"policy"},
+	"store/keys":                   {"policy", "ratelimit", "store", "store/audit", "token"},
+	"store/memstore":               {"policy", "ratelimit", "store", "store/internal/row", "token"},
+	"store/postgresstore":          {"policy", "ratelimit", "store", "store/internal/row", "store/internal/sqlstore", "token"},
+	"store/postgresstore/pgnotify": {},
+	"store/sqlitestore":            {"policy", "ratelimit", "store", "store/internal/row", "store/internal/sqlstore", "token"},
+	"store/internal/row":           {"policy", "store", "token"},
+	"store/internal/sqlstore":      {"policy", "ratelimit", "store", "store/internal/row", "token"},
 
 	"middleware":                   {"policy", "ratelimit", "store", "token"},
 	"middleware/api":               {"middleware", "policy", "ratelimit", "store", "store/audit", "store/keys"},
 	"middleware/console":           {"middleware", "policy"},
+	"middleware/refusallog":        {"middleware", "policy", "store/audit"},
 	"middleware/oidcauth":          {"middleware", "policy", "store"},
 	"middleware/oidcauth/oidctest": {},
 

@@ -28,6 +28,10 @@ type Event struct {
 	Outcome string // with the phase Outcome: [Success], [Failure] or [Unknown]
 	Reason  string // why not, for programs: a stable code, such as "not_found"
 	Err     error  // why not, for people; it contains no token and no digest
+
+	// Suppressed, if it is not 0, makes the event stand for that many of its Action
+	// and Reason of which no line was written, because there were too many.
+	Suppressed int64
 }
 
 // A Phase is the place of an [Event] in its act.

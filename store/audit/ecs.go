@@ -119,6 +119,7 @@ func record(e Event) slog.Record {
 			text("phase", string(e.Phase)),
 			text("credential", credential),
 			group("key", text("id", e.KeyID)),
+			number("suppressed", e.Suppressed),
 			changes(e.Changes),
 		),
 		group("ecs", text("version", ecsVersion)),
@@ -169,6 +170,14 @@ func text(key, value string) slog.Attr {
 		return slog.Attr{}
 	}
 	return slog.String(key, clean(value))
+}
+
+// number returns a field with a number, and the Attr that group leaves out for 0.
+func number(key string, n int64) slog.Attr {
+	if n == 0 {
+		return slog.Attr{}
+	}
+	return slog.Int64(key, n)
 }
 
 // list returns a field that ECS has as an array.

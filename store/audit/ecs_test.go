@@ -44,6 +44,8 @@ func full() audit.Event {
 		Outcome: audit.Unknown,
 		Reason:  "store_unavailable",
 		Err:     errors.New("keys: update settings: connection refused"),
+
+		Suppressed: 12,
 	}
 }
 
@@ -101,6 +103,7 @@ func TestEveryField(t *testing.T) {
 		"keystile.phase":                      "outcome",
 		"keystile.credential":                 "session",
 		"keystile.key.id":                     "csk_live_a1b2c3d4",
+		"keystile.suppressed":                 12.0,
 		"keystile.changes.max_age.before":     "0",
 		"keystile.changes.max_age.after":      "2592000",
 		"keystile.changes.allowed_ips.before": "",
@@ -252,7 +255,7 @@ var knownNames = []string{
 	"@timestamp", "message", "ecs.version", "event.id", "event.kind", "event.category", "event.type",
 	"event.action", "event.outcome", "event.reason", "event.provider", "user.id", "user.roles", "user.target.id",
 	"organization.id", "source.ip", "user_agent.original", "error.message",
-	"keystile.phase", "keystile.credential", "keystile.key.id",
+	"keystile.phase", "keystile.credential", "keystile.key.id", "keystile.suppressed",
 	"keystile.changes.name.before", "keystile.changes.name.after",
 }
 
