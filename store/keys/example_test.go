@@ -461,6 +461,21 @@ func ExampleManager_Places() {
 	// Output: 1 of 5 <nil>
 }
 
+func ExampleManager_Allowance() {
+	mgr := newManager(&keys.Options{MaxPerUser: 1})
+	newKey(mgr)
+	a, err := mgr.Allowance(context.Background(), keys.Actor{ID: "u1"}, "acme", "u1")
+	fmt.Println(len(a.Places.KeyIDs), "of", a.Places.Limit, a.MaxDailyLimit, a.Refusal, err)
+	// Output: 1 of 1 250 keys: limit of 1 per user reached <nil>
+}
+
+func ExampleManager_Days() {
+	mgr := newManager(nil)
+	_, days, err := mgr.Days(context.Background(), keys.Ref{Org: "acme", User: "u1", ID: newKey(mgr).ID})
+	fmt.Println(len(days), days[29].Count, err)
+	// Output: 30 0 <nil>
+}
+
 func ExampleManager_Preview() {
 	ctx := context.Background()
 	mgr := newManager(nil)

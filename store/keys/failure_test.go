@@ -54,6 +54,13 @@ var methods = []struct {
 	}},
 	{"Row", func(ctx context.Context, b *bundle, k *store.Key) (any, error) { return b.Row(ctx, ref(k)) }},
 	{"Places", func(ctx context.Context, b *bundle, _ *store.Key) (any, error) { return b.Places(ctx, org, "ada") }},
+	{"Allowance", func(ctx context.Context, b *bundle, _ *store.Key) (any, error) {
+		return b.Allowance(ctx, plain, org, "ada")
+	}},
+	{"Days", func(ctx context.Context, b *bundle, k *store.Key) (any, error) {
+		_, days, err := b.Days(ctx, ref(k))
+		return days, err
+	}},
 	{"Explain", func(ctx context.Context, b *bundle, k *store.Key) (any, error) {
 		return b.Explain(ctx, ref(k), addr("192.0.2.1"))
 	}},
