@@ -293,6 +293,12 @@ func (s *apiService) session() {
 		{KeyID: prefix, Addr: netip.MustParseAddr("2001:db8::7"), First: now, Last: now, Count: 1},
 	}))
 
+	ok(200, apiCall{method: "GET", path: "/v1/me", as: "ann"})
+	ok(200, apiCall{method: "GET", path: "/v1/me", as: "olga"})
+	ok(200, apiCall{method: "GET", path: one + "/usage", op: oneOp + "/usage", as: "ann"})
+	ok(200, apiCall{method: "GET", path: "/v1/org/api-keys/" + prefix, op: "/v1/org/api-keys/{prefix}", as: "olga"})
+	ok(200, apiCall{method: "GET", path: "/v1/org/api-keys/" + prefix + "/usage", op: "/v1/org/api-keys/{prefix}/usage", as: "olga"})
+
 	// Lists by pages, with every filter.
 	for _, path := range []string{"/v1/api-keys", "/v1/org/api-keys", "/v1/org/users"} {
 		cursor := ""
@@ -341,6 +347,9 @@ func (s *apiService) session() {
 	ok(200, apiCall{method: "DELETE", path: others, op: othersOp, as: "olga"})
 	ok(200, apiCall{method: "GET", path: explain, op: explainOp, as: "olga"})
 	ok(200, apiCall{method: "GET", path: "/v1/org/api-keys?revoked=true", as: "olga"})
+	ok(200, apiCall{method: "PATCH", path: apiSettings, as: "olga", body: apiObject{"restrictedAccessTokens": true}, header: map[string]string{"If-Match": "*"}})
+	ok(200, apiCall{method: "GET", path: "/v1/me", as: "ann"})
+	ok(200, apiCall{method: "PATCH", path: apiSettings, as: "olga", body: apiObject{"restrictedAccessTokens": false}, header: map[string]string{"If-Match": "*"}})
 	ok(200, apiCall{method: "DELETE", path: "/v1/api-keys/" + full["prefix"].(string), op: oneOp, as: "olga"})
 }
 

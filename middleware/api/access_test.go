@@ -52,7 +52,7 @@ func TestKeysManageNothing_S60(t *testing.T) {
 			}
 		}
 	}
-	require.Equal(t, 2*16, walked)
+	require.Equal(t, 2*20, walked)
 	require.Equal(t, before, w.dump())
 }
 
@@ -106,7 +106,7 @@ func TestOwnersOnly_S22(t *testing.T) {
 			w.do(op.method, path, request{as: "ann", body: body}).refused(403, "Forbidden", "owner_required")
 		}
 	}
-	require.Equal(t, 10, walked)
+	require.Equal(t, 12, walked)
 	require.Equal(t, before, w.dump())
 }
 

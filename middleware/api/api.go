@@ -12,6 +12,7 @@ import (
 	"github.com/keystile/keystile/middleware"
 	"github.com/keystile/keystile/policy"
 	"github.com/keystile/keystile/ratelimit"
+	"github.com/keystile/keystile/store/audit"
 	"github.com/keystile/keystile/store/keys"
 )
 
@@ -98,29 +99,34 @@ type route struct {
 }
 
 // routes returns all there is. Who may call an operation is bound to its handler,
-// never decided by the path (F39).
+// never decided by the path (F39). With it stands the action that the trail has for
+// a call that is refused here; one that gets to the Manager is audited there.
 func (a *api) routes() []route {
 	return []route{
 		{"GET", "/v1/openapi.json", http.HandlerFunc(serveDocument)},
+		{"GET", "/v1/me", a.person("", getAccount)},
 		{"GET", "/v1/usage", a.guard.Authenticate(http.HandlerFunc(a.usage))},
 
-		{"POST", "/v1/api-keys", a.person(createKey)},
-		{"GET", "/v1/api-keys", a.person(listKeys)},
-		{"GET", "/v1/api-keys/{prefix}", a.person(getKey)},
-		{"PATCH", "/v1/api-keys/{prefix}", a.person(updateKey)},
-		{"DELETE", "/v1/api-keys/{prefix}", a.person(revokeKey)},
-		{"POST", "/v1/api-keys/{prefix}/rotate", a.person(rotateKey)},
+		{"POST", "/v1/api-keys", a.person(audit.KeyCreate, createKey)},
+		{"GET", "/v1/api-keys", a.person("", listKeys)},
+		{"GET", "/v1/api-keys/{prefix}", a.person("", getKey)},
+		{"PATCH", "/v1/api-keys/{prefix}", a.person(audit.KeyUpdate, updateKey)},
+		{"DELETE", "/v1/api-keys/{prefix}", a.person(audit.KeyRevoke, revokeKey)},
+		{"POST", "/v1/api-keys/{prefix}/rotate", a.person(audit.KeyRotate, rotateKey)},
+		{"GET", "/v1/api-keys/{prefix}/usage", a.person("", keyUsage)},
 
-		{"GET", "/v1/org/token-settings", a.owner(getSettings)},
-		{"PATCH", "/v1/org/token-settings", a.owner(updateSettings)},
-		{"POST", "/v1/org/token-settings/preview", a.owner(previewSettings)},
-		{"GET", "/v1/org/api-keys", a.owner(listOrgKeys)},
-		{"PATCH", "/v1/org/api-keys/{prefix}", a.owner(updateOrgKey)},
-		{"DELETE", "/v1/org/api-keys/{prefix}", a.owner(revokeOrgKey)},
-		{"GET", "/v1/org/api-keys/{prefix}/explain", a.owner(explainOrgKey)},
-		{"GET", "/v1/org/users", a.owner(listUsers)},
-		{"PUT", "/v1/org/users/{user}/token-permission", a.owner(grantPermission)},
-		{"DELETE", "/v1/org/users/{user}/token-permission", a.owner(withdrawPermission)},
+		{"GET", "/v1/org/token-settings", a.owner(audit.Authentication, getSettings)},
+		{"PATCH", "/v1/org/token-settings", a.owner(audit.SettingsUpdate, updateSettings)},
+		{"POST", "/v1/org/token-settings/preview", a.owner(audit.Authentication, previewSettings)},
+		{"GET", "/v1/org/api-keys", a.owner(audit.Authentication, listOrgKeys)},
+		{"GET", "/v1/org/api-keys/{prefix}", a.owner(audit.Authentication, getOrgKey)},
+		{"PATCH", "/v1/org/api-keys/{prefix}", a.owner(audit.KeyUpdate, updateOrgKey)},
+		{"DELETE", "/v1/org/api-keys/{prefix}", a.owner(audit.KeyRevoke, revokeOrgKey)},
+		{"GET", "/v1/org/api-keys/{prefix}/explain", a.owner(audit.Authentication, explainOrgKey)},
+		{"GET", "/v1/org/api-keys/{prefix}/usage", a.owner(audit.Authentication, orgKeyUsage)},
+		{"GET", "/v1/org/users", a.owner(audit.Authentication, listUsers)},
+		{"PUT", "/v1/org/users/{user}/token-permission", a.owner(audit.UserPermission, grantPermission)},
+		{"DELETE", "/v1/org/users/{user}/token-permission", a.owner(audit.UserPermission, withdrawPermission)},
 	}
 }
 

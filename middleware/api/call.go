@@ -17,6 +17,8 @@ type call struct {
 	r     *http.Request
 	user  *store.User // as the store has it now: who is calling, whatever the credential says beside
 	actor keys.Actor
+
+	action string // of the trail, if the call is refused here
 }
 
 // An operation serves a call. It returns the answer of a success, or an error that
@@ -24,10 +26,11 @@ type call struct {
 type operation func(c *call) (*answer, error)
 
 // person returns the handler of an operation that people have on what is theirs. It
-// takes a human credential, asked for as such (S60, D25).
-func (a *api) person(op operation) http.Handler {
+// takes a human credential, asked for as such (S60, D25). A caller who is refused
+// here is in the trail under action, unless that is empty.
+func (a *api) person(action string, op operation) http.Handler {
 	return a.people.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := &call{api: a, w: w, r: r}
+		c := &call{api: a, w: w, r: r, action: action}
 		var ok *answer
 		err := c.identify()
 		if err == nil {
@@ -43,13 +46,25 @@ func (a *api) person(op operation) http.Handler {
 
 // owner returns the handler of an operation on the organization of its caller, for
 // owners only (S22, S30, S47).
-func (a *api) owner(op operation) http.Handler {
-	return a.person(func(c *call) (*answer, error) {
+func (a *api) owner(action string, op operation) http.Handler {
+	return a.person(action, func(c *call) (*answer, error) {
 		if c.actor.Role != keys.Owner {
+			c.refused(keys.ErrForbidden)
 			return nil, forbidden("owner_required", "Only owners of the organization may do this.")
 		}
 		return op(c)
 	})
+}
+
+// refused tells the trail that the call is refused here, for the reason that err
+// stands for. What it was about is as the path names it.
+func (c *call) refused(err error) {
+	if c.action == "" {
+		return
+	}
+	p, _ := middleware.PrincipalFrom(c.r.Context())
+	ref := keys.Ref{Org: p.Org, User: c.r.PathValue("user"), ID: c.r.PathValue("prefix")}
+	c.mgr.Refused(c.r.Context(), c.action, c.actor, ref, err)
 }
 
 // identify finds out who is calling. Organization and user come from the
@@ -59,9 +74,12 @@ func (a *api) owner(op operation) http.Handler {
 // (F48, F49).
 func (c *call) identify() error {
 	p, _ := middleware.PrincipalFrom(c.r.Context())
+	addr, _ := middleware.AddrFrom(c.r.Context())
+	c.actor = keys.Actor{ID: p.User, Credential: p.Credential, Addr: addr, UserAgent: c.r.UserAgent()}
 	// A session is sent by browsers unasked, from other sites' pages too. A JWT is
 	// not: a page that sends one has it.
 	if p.Credential == policy.Session && c.crossOrigin.Check(c.r) != nil {
+		c.refused(keys.ErrForbidden)
 		return forbidden("cross_origin", "This request comes from another site.")
 	}
 	// An empty name would select everybody in what follows; the Manager finds no
@@ -69,15 +87,15 @@ func (c *call) identify() error {
 	u, err := c.mgr.User(c.r.Context(), p.Org, p.User)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
+		c.refused(keys.ErrForbidden)
 		return forbidden("user_unknown", "This service does not know the user.")
 	case err != nil:
 		return err
 	case !u.SuspendedAt.IsZero():
+		c.refused(keys.ErrSuspended)
 		return errSuspended
 	}
 	c.user = u
-	addr, _ := middleware.AddrFrom(c.r.Context())
-	c.actor = keys.Actor{ID: u.ID, Credential: p.Credential, Addr: addr, UserAgent: c.r.UserAgent()}
 	if u.Owner {
 		c.actor.Role = keys.Owner
 	}

@@ -15,14 +15,18 @@
 //	PATCH  /v1/api-keys/{prefix}                     its name, scopes, limit and end
 //	DELETE /v1/api-keys/{prefix}                     revoke it
 //	POST   /v1/api-keys/{prefix}/rotate              give it a new token
+//	GET    /v1/api-keys/{prefix}/usage               its requests of today and of the last 30 days
+//	GET    /v1/me                                    who the caller is, and may make keys with
 //	GET    /v1/usage                                 how the caller's quota stands; for keys too
 //	GET    /v1/org/token-settings                    restriction, period and addresses
 //	PATCH  /v1/org/token-settings                    change them, with If-Match
 //	POST   /v1/org/token-settings/preview            what a change would do
 //	GET    /v1/org/api-keys                          everybody's keys
+//	GET    /v1/org/api-keys/{prefix}                 one of them
 //	PATCH  /v1/org/api-keys/{prefix}                 disable or enable one, or set its limit
 //	DELETE /v1/org/api-keys/{prefix}                 revoke one
 //	GET    /v1/org/api-keys/{prefix}/explain         why it works, or does not
+//	GET    /v1/org/api-keys/{prefix}/usage           how much it is used
 //	GET    /v1/org/users                             the users
 //	PUT    /v1/org/users/{user}/token-permission     permit one to have keys
 //	DELETE /v1/org/users/{user}/token-permission     withdraw that

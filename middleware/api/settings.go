@@ -10,6 +10,7 @@ import (
 
 	"github.com/keystile/keystile/middleware"
 	"github.com/keystile/keystile/policy"
+	"github.com/keystile/keystile/store"
 )
 
 // A settingsView are the settings of an organization in an answer, under the names
@@ -89,6 +90,7 @@ func updateSettings(c *call) (*answer, error) {
 		return nil, err
 	}
 	if !tags.match(etag(s)) {
+		c.refused(store.ErrConflict)
 		return nil, conflict("version_conflict", "The settings were changed by somebody else meanwhile. Read them again.")
 	}
 	if s, err = c.mgr.UpdateSettings(c.r.Context(), c.actor, change.apply(s)); err != nil {
