@@ -112,3 +112,11 @@ func (b *Leased) Adder(ctx context.Context, key string, end time.Time, max int64
 		return errors.Is(err, errLeaseGone)
 	}
 }
+
+// Renewer returns what an Add does that has taken the unit of a loan of key at
+// which the next one is to be borrowed.
+func (b *Leased) Renewer(key string, end time.Time, max int64) func() {
+	hash := b.hash(key, end)
+	e := b.shard(hash).table.Load().find(hash, key, end)
+	return func() { b.renew(context.Background(), e, max) }
+}

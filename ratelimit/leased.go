@@ -22,6 +22,15 @@ const (
 	// in which a refusal is forgotten that may have come early.
 	leaseTicks = 4
 
+	// A refusal that may have come early is remembered for that part of the time for
+	// which others have not moved: longer than a tick only after twice the time after
+	// which they would have given back, had they been able to. So what a dead node
+	// holds does not cost the others a trip in every tick until the day ends.
+	leaseStill = 8
+
+	// leaseBlind is how long such a refusal is remembered at most.
+	leaseBlind = LoanTime / 4
+
 	// leaseTrips is how many leases are given back at a time.
 	leaseTrips = 16
 
@@ -40,8 +49,9 @@ var (
 type LeaseOptions struct {
 	// IdleAfter is how long borrowed units may last: what is not used by then is given
 	// back, a quarter of IdleAfter later at most. Another node that is refused
-	// meanwhile asks again after another quarter. Defaults to 1 second; at most 5
-	// seconds.
+	// meanwhile asks again after another quarter; but more and more seldom, down to
+	// once in 2.5 seconds, when nobody has given back or borrowed for longer than
+	// twice IdleAfter. Defaults to 1 second; at most 5 seconds.
 	IdleAfter time.Duration
 
 	// Node begins the names of this node's accounts, for people who look into the
@@ -54,9 +64,8 @@ type LeaseOptions struct {
 	// life of loans is measured by the monotonic clock. Defaults to time.Now.
 	Now func() time.Time
 
-	// Timeout bounds a call of the Lender that several callers may wait for, and that
-	// therefore does not end with the context of one. Defaults to 2 seconds; at most 5
-	// seconds.
+	// Timeout bounds a call of the Lender. Those that several callers may wait for do
+	// not end with the context of one. Defaults to 2 seconds; at most 5 seconds.
 	Timeout time.Duration
 }
 
@@ -93,8 +102,8 @@ type LeaseOptions struct {
 //
 // Callers of the same key wait for the same trip, and what fails for one fails for
 // all who wait. A trip that has begun is not ended by a caller's context, the caller
-// is. Memory in use follows the keys of the last second or two. While there are
-// none, there is no goroutine either.
+// is. Memory in use follows the keys of the last second or two, and those refused in
+// the last ten. While there are none, there is no goroutine either.
 //
 // Use [NewLeased]; the zero Leased answers every Add with an error.
 type Leased struct {
@@ -201,6 +210,8 @@ func (b *Leased) addSlow(ctx context.Context, hash uint32, key string, end time.
 	for {
 		e, made := b.lease(hash, key, end, n == 1 && max > 0)
 		if e == nil || made {
+			ctx, cancel := context.WithTimeout(ctx, b.timeout)
+			defer cancel()
 			return b.lender.Add(ctx, key, end, n, max)
 		}
 		count, ok, err := b.addTo(ctx, e, n, max)
@@ -297,7 +308,7 @@ func (e *lease) finish(t *leaseTrip, f func() error) {
 func (b *Leased) renew(ctx context.Context, e *lease, max int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.trip == nil && e.account != "" && e.max == max {
+	if e.trip == nil && !e.gone && e.account != "" && e.max == max {
 		b.depart(ctx, e, func(ctx context.Context) error { return b.borrow(ctx, e, max) })
 	}
 }
@@ -351,10 +362,7 @@ func (b *Leased) borrow(ctx context.Context, e *lease, max int64) error {
 		e.loan.Store(next)
 		return nil
 	}
-	e.dry = leaseRefusal{max: max, count: l.Count, until: asked + LoanTime}
-	if l.Others > 0 {
-		e.dry.until = asked + b.idle/leaseTicks
-	}
+	e.dry = e.dry.next(l, max, asked, b.idle)
 	return nil
 }
 
@@ -435,8 +443,22 @@ type lease struct {
 
 // A leaseRefusal is what the Lender said when it had nothing left.
 type leaseRefusal struct {
-	max, count int64
-	until      time.Duration // when to ask again
+	max, count, others int64
+	since              time.Duration // when the Lender said so first
+	until              time.Duration // when to ask again
+}
+
+// next returns the refusal of l, the answer to a trip that began at asked, after r.
+func (r leaseRefusal) next(l Loan, ceiling int64, asked, idle time.Duration) leaseRefusal {
+	n := leaseRefusal{max: ceiling, count: l.Count, others: l.Others, since: asked, until: asked + LoanTime}
+	if n.others == 0 {
+		return n // nothing can come back
+	}
+	if r.max == n.max && r.count == n.count && r.others == n.others {
+		n.since = r.since
+	}
+	n.until = asked + max(idle/leaseTicks, min((asked-n.since)/leaseStill, leaseBlind))
+	return n
 }
 
 // take decides an addition of 1 from what is known. The caller holds e.mu.

@@ -72,12 +72,15 @@ func (b *Leased) tick() (dropped int, idle []*lease) {
 				idle = append(idle, e)
 			case e.used:
 				e.used = false
+			case now < e.dry.until:
+				// It saves those a trip who ask now and then for what is used up.
 			default:
 				s.drop(e)
 				dropped++
 			}
 			e.mu.Unlock()
 		}
+		s.shrink()
 		s.mu.Unlock()
 	}
 	return dropped, idle

@@ -90,11 +90,23 @@ func (b *Leased) lease(hash uint32, key string, end time.Time, want bool) (e *le
 
 // reserve makes room for one more lease. The caller holds the lock.
 func (s *leaseShard) reserve() {
-	t := s.table.Load()
-	if 2*(s.taken+1) <= len(t.slots) {
-		return
+	if 2*(s.taken+1) > len(s.table.Load().slots) {
+		s.replace()
 	}
-	// At least a quarter and at most a half of the slots are taken.
+}
+
+// shrink takes room back that is not used any more, with the leases that were
+// dropped there. The caller holds the lock.
+func (s *leaseShard) shrink() {
+	if size := len(s.table.Load().slots); size > minSlots && 8*s.live < size {
+		s.replace()
+	}
+}
+
+// replace replaces the table by one of which at least a quarter and at most a half
+// of the slots are taken with one more lease, if that is not too small. The caller
+// holds the lock.
+func (s *leaseShard) replace() {
 	size := minSlots
 	for size < 2*(s.live+1) {
 		size *= 2

@@ -94,7 +94,7 @@ func (s *memoryShard) lend(w *memoryWindow, account string, spent, want, limit i
 func (w *memoryWindow) lend(want, limit, outstanding int64, nodes int) int64 {
 	for {
 		count := w.count.Load()
-		n := max(min(want, LoanSize(limit, limit-count, nodes))-outstanding, 0)
+		n := max(min(want, LoanSize(limit, max(limit, 0)-count, nodes))-outstanding, 0)
 		if w.count.CompareAndSwap(count, count+n) {
 			return n
 		}

@@ -55,6 +55,7 @@ type bank struct {
 	makes        bool  // makes a window by lending nothing
 	outlives     bool  // keeps accounts when their window is dropped
 	floats       bool  // calculates in floating point
+	wraps        bool  // subtracts the count from the lowest of limits
 	apart        bool  // looks and lends in two steps
 	remembers    bool  // the first limit
 	firstLimit   int64 // the first
@@ -243,7 +244,10 @@ func (b *bank) giveBack(w *bankWindow, a *account) {
 }
 
 func (b *bank) lend(w *bankWindow, a *account, want, limit int64, nodes int) {
-	left := limit - w.count
+	left := max(limit, 0) - w.count
+	if b.wraps {
+		left = limit - w.count
+	}
 	if b.floats {
 		left = int64(min(float64(limit)-float64(w.count), 1<<62))
 	}
@@ -354,6 +358,7 @@ var brokenBanks = []struct {
 	{"keeps accounts longer than windows", []string{"windows"}, func(b *bank) { b.outlives = true }},
 	{"keeps seven windows", []string{"windows"}, func(b *bank) { b.kept = 7 }},
 	{"calculates in floating point", []string{"large numbers"}, func(b *bank) { b.floats = true }},
+	{"overflows below the lowest limit", []string{"limit changes"}, func(b *bank) { b.wraps = true }},
 	{"takes any spent", []string{"bad spent"}, func(b *bank) {
 		b.ask = func(ctx context.Context, _ int64) error { return ctx.Err() }
 	}},

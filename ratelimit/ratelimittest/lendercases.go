@@ -246,6 +246,9 @@ var lenderCases = []lenderCase{
 			borrowing{"a", "k", monday, 12, all, 100, 0, 111, 111, 0},
 			borrowing{"b", "k", monday, 0, all, 100, 0, 0, 111, 99},
 			borrowing{"b", "k", monday, 0, all, 114, 0, 1, 112, 99},
+			borrowing{"b", "k", monday, 1, all, 0, 0, 1, 112, 99},
+			borrowing{"b", "k", monday, 1, all, -1, 0, 1, 112, 99},
+			borrowing{"b", "k", monday, 1, all, math.MinInt64, 0, 1, 112, 99},
 		},
 	},
 	{

@@ -93,7 +93,7 @@ func (s *Store) Lend(ctx context.Context, name, key string, end time.Time, spent
 			n = -a.outstanding()
 			a.ended = true
 		case !a.ended:
-			n = max(min(want, ratelimit.LoanSize(limit, limit-count, nodes))-a.outstanding(), 0)
+			n = max(min(want, ratelimit.LoanSize(limit, max(limit, 0)-count, nodes))-a.outstanding(), 0)
 		}
 		a.lent += n
 		loan.Lent, loan.Count = a.lent, count+n
