@@ -62,5 +62,8 @@
 //
 // It answers no CORS preflight (D36), signs nobody in, makes no users, and limits
 // nobody's pace of asking. It does not log: keys.Options.Audit has the trail of what
-// was done, and middleware.Options.Observe that of who was let in.
+// was done, and of what people were refused here because of who they are or because
+// somebody was faster; middleware.Options.Observe has that of who was let in. Package
+// refusallog writes the keys that were refused there, since keys manage nothing, to
+// the same trail.
 package api

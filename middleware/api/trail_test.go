@@ -15,13 +15,13 @@ import (
 	"github.com/keystile/keystile/store/audit"
 )
 
-// A trail is a Sink that keeps events.
-type trail struct {
+// A register is a Sink that keeps events.
+type register struct {
 	mu     sync.Mutex
 	events []audit.Event
 }
 
-func (t *trail) Write(_ context.Context, e audit.Event) error {
+func (t *register) Write(_ context.Context, e audit.Event) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.events = append(t.events, e)
@@ -29,7 +29,7 @@ func (t *trail) Write(_ context.Context, e audit.Event) error {
 }
 
 // take returns the events and forgets them.
-func (t *trail) take() []audit.Event {
+func (t *register) take() []audit.Event {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	events := t.events
@@ -41,7 +41,7 @@ func (t *trail) take() []audit.Event {
 // the trail (S22, S30, S47), with what was tried on what, once for each request.
 func TestRefusedOwnerActsAreAudited(t *testing.T) {
 	t.Parallel()
-	sink := new(trail)
+	sink := new(register)
 	w := newWorld(t, func(s *setup) { s.keys.Audit = sink })
 	_, prefix := w.create("olga")
 	actions := map[string]string{
@@ -93,7 +93,7 @@ func TestRefusedOwnerActsAreAudited(t *testing.T) {
 // page of another site has not done what was asked for, and the trail says so.
 func TestRefusedPeopleAreAudited(t *testing.T) {
 	t.Parallel()
-	sink := new(trail)
+	sink := new(register)
 	w := newWorld(t, func(s *setup) { s.keys.Audit = sink })
 	secret, prefix := w.create("ann")
 	w.put(store.User{Org: org, ID: "sue", SuspendedAt: start})
@@ -128,7 +128,7 @@ func TestRefusedPeopleAreAudited(t *testing.T) {
 // the trail says so.
 func TestStaleSettingsAreAudited(t *testing.T) {
 	t.Parallel()
-	sink := new(trail)
+	sink := new(register)
 	w := newWorld(t, func(s *setup) { s.keys.Audit = sink })
 	sink.take()
 	r := request{as: "olga", body: object{"apiTokenMaxAge": 60}, headers: map[string]string{"If-Match": `"99"`}}
@@ -146,7 +146,7 @@ func TestStaleSettingsAreAudited(t *testing.T) {
 // to manage keys is in the trail.
 func TestKeysThatManageAreAudited_S60(t *testing.T) {
 	t.Parallel()
-	sink := new(trail)
+	sink := new(register)
 	refusals, err := refusallog.New(sink, nil)
 	require.NoError(t, err)
 	w := newWorld(t, func(s *setup) { s.keys.Audit, s.guard.Observe = sink, refusals.Observe })

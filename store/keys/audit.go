@@ -42,6 +42,18 @@ func (m *Manager) begin(action string, a Actor, org, user, keyID string) *act {
 	}}
 }
 
+// Refused tells the trail of an act that was refused before the Manager was asked
+// for it, such as by the API in front of it, of somebody who is no owner: of
+// whatever action, by whom, to which key, user or organization, as far as that is
+// known, and why. What err stands for is the reason in the trail, as with an act
+// that the Manager refuses: [ErrForbidden], [ErrSuspended] and [store.ErrConflict],
+// for example. Without [Options.Audit] it does nothing.
+//
+// Acts that the Manager refuses are in the trail without it.
+func (m *Manager) Refused(ctx context.Context, action string, actor Actor, ref Ref, err error) {
+	m.begin(action, actor, ref.Org, ref.User, ref.ID).end(ctx, err)
+}
+
 // found says which key it is that the act is done to.
 func (a *act) found(k *store.Key) { a.event.User, a.event.KeyID = k.User, k.ID }
 

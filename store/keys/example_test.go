@@ -537,3 +537,24 @@ func ExampleRole_String() {
 	fmt.Println(keys.PlainUser, keys.Owner, keys.Operator)
 	// Output: user owner operator
 }
+
+// The API of the host refuses somebody who is no owner before it asks the Manager:
+// the trail is told of it all the same.
+func ExampleManager_Refused() {
+	mgr, err := keys.New(memstore.New(), &keys.Options{Audit: printed{}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ann := keys.Actor{ID: "ann"}
+	mgr.Refused(context.Background(), audit.SettingsUpdate, ann, keys.Ref{Org: "acme"}, keys.ErrForbidden)
+	// Output: ann settings.update acme failure forbidden
+}
+
+// printed is a Sink that prints.
+type printed struct{}
+
+func (printed) Write(_ context.Context, e audit.Event) error {
+	_, err := fmt.Println(e.Actor.ID, e.Action, e.Org, e.Outcome, e.Reason)
+	return err
+}
