@@ -33,6 +33,7 @@ var thirdParties = map[string][]string{
 	"golang.org/x/time":           {"ratelimit"},
 	"github.com/stretchr/testify": nil, // tests only
 	"github.com/golang-jwt/jwt":   {"middleware/oidcauth"},
+	"github.com/redis/go-redis":   {"ratelimit/rediscounter"},
 	"github.com/jackc/pgx":        {"store/postgresstore/pgnotify"},
 }
 
@@ -59,6 +60,8 @@ var arrows = map[string][]string{
 	"middleware/refusallog":        {"middleware", "policy", "store/audit"},
 	"middleware/oidcauth":          {"middleware", "policy", "store"},
 	"middleware/oidcauth/oidctest": {},
+
+	"ratelimit/rediscounter": {"ratelimit"},
 
 	"ratelimit/ratelimittest": {"ratelimit"},
 	"store/storetest":         {"policy", "store", "token"},

@@ -1,0 +1,97 @@
+package itest
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/keystile/keystile/internal/itest/servers"
+	"github.com/keystile/keystile/ratelimit"
+	"github.com/keystile/keystile/ratelimit/ratelimittest"
+	"github.com/keystile/keystile/ratelimit/rediscounter"
+)
+
+// sharedRedis is the server of all tests that do not harm it.
+var sharedRedis = sync.OnceValues(func() (*servers.Redis, error) {
+	r, err := servers.StartRedis()
+	if err == nil {
+		whenOver(r.Close)
+	}
+	return r, err
+})
+
+// redisServer returns the server that tests share.
+func redisServer(t testing.TB) *servers.Redis {
+	t.Helper()
+	r, err := sharedRedis()
+	servers.Check(t, err)
+	return r
+}
+
+// startRedis starts a server for one test.
+func startRedis(t testing.TB, settings ...string) *servers.Redis {
+	t.Helper()
+	r, err := servers.StartRedis(settings...)
+	servers.Check(t, err)
+	t.Cleanup(func() { require.NoError(t, r.Close()) })
+	return r
+}
+
+// openRedis opens a client as the package recommends. It is closed when the test
+// is over.
+func openRedis(t testing.TB, url string) *redis.Client {
+	t.Helper()
+	client, err := rediscounter.Open(url)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	return client
+}
+
+var redisPrefixes atomic.Int64
+
+// newRedisPrefix returns the prefix of a test in the server that tests share.
+func newRedisPrefix() string { return fmt.Sprintf("test%d:", redisPrefixes.Add(1)) }
+
+// redisPair returns a lender that is two, each with a client of its own.
+func redisPair(t testing.TB, client func() redis.UniversalClient, prefix string) ratelimit.Lender {
+	t.Helper()
+	opts := &rediscounter.Options{Prefix: prefix}
+	return &pair{lenders: [2]ratelimit.Lender{
+		rediscounter.New(client(), opts),
+		rediscounter.New(client(), opts),
+	}}
+}
+
+// TestRedisCounter runs the conformance suites on a real server from two machines:
+// with the clients that the package recommends, with those of a host who set
+// nothing, and with the older protocol.
+func TestRedisCounter(t *testing.T) {
+	t.Parallel()
+	url := redisServer(t).URL()
+	socket := redisServer(t).Socket()
+	own := func(o redis.Options) func(t *testing.T) redis.UniversalClient {
+		return func(t *testing.T) redis.UniversalClient {
+			t.Helper()
+			o.Network, o.Addr = "unix", socket
+			client := redis.NewClient(&o)
+			t.Cleanup(func() { require.NoError(t, client.Close()) })
+			return client
+		}
+	}
+	for name, client := range map[string]func(t *testing.T) redis.UniversalClient{
+		"recommended": func(t *testing.T) redis.UniversalClient { t.Helper(); return openRedis(t, url) },
+		"default":     own(redis.Options{}),
+		"protocol 2":  own(redis.Options{Protocol: 2}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := redisPair(t, func() redis.UniversalClient { return client(t) }, newRedisPrefix())
+			ratelimittest.Run(t, func(*testing.T) ratelimit.Counter { return l })
+			ratelimittest.RunLender(t, func(*testing.T) ratelimit.Lender { return l })
+		})
+	}
+}
