@@ -37,6 +37,16 @@
 // Its call fails. The isolation level of transactions is set to READ COMMITTED
 // for each of them, whatever the default is.
 //
+// # Notifications
+//
+// Every change of keys, users and settings notifies [Store.NotifyChannel] at its
+// commit, so that caches need not wait for their next poll; package pgnotify, a
+// module of its own, listens there. PostgreSQL lets the transactions of a server
+// that notify commit one after the other. Those of one store do so anyway, and
+// neither look-ups nor counts notify. For a listener that stays in a transaction
+// PostgreSQL keeps notifications, up to 8 GB, and beyond that fails whoever
+// notifies; pg_notification_queue_usage() tells how full it is.
+//
 // # Failures
 //
 // Whatever the database does not answer is an error and never an answer

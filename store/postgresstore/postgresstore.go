@@ -34,7 +34,10 @@ type Options struct {
 // of a counted key the eight that were made last.
 //
 // Use [New] to make one. It is safe for concurrent use.
-type Store struct{ *base }
+type Store struct {
+	*base
+	channel string
+}
 
 // base is embedded for its methods.
 type base = sqlstore.Store
@@ -58,8 +61,15 @@ func New(db *sql.DB, opts *Options) (*Store, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return &Store{sqlstore.New(db, sqlstore.Postgres, prefix)}, nil
+	return &Store{sqlstore.New(db, sqlstore.Postgres, prefix), prefix + "changes"}, nil
 }
+
+// NotifyChannel returns the channel that every transaction notifies which changes
+// what the feed tells of: the table prefix and "changes". Package pgnotify listens
+// there and wakes caches. A notification has no payload. Stores with the same prefix
+// in other schemas of the database have the same channel, and wake each other for
+// nothing.
+func (s *Store) NotifyChannel() string { return s.channel }
 
 // Migrate makes the tables that are missing and changes those of an earlier
 // version, one transaction for each step. It is idempotent, and may be called by

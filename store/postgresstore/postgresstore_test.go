@@ -235,8 +235,20 @@ func TestTransaction(t *testing.T) {
 	}
 	require.Equal(t, []string{
 		"connect", "BEGIN Read Committed", "SET LOCAL idle_in_transaction_session_timeout",
-		"INSERT INTO keystile_users", "UPDATE keystile_sequence SET", "INSERT INTO keystile_changes", "DELETE FROM keystile_changes", "COMMIT",
+		"INSERT INTO keystile_users", "SELECT pg_notify('keystile_changes', '')", "UPDATE keystile_sequence SET", "INSERT INTO keystile_changes", "DELETE FROM keystile_changes", "COMMIT",
 	}, first)
+}
+
+// TestNotifyChannel shows that stores with other tables have another channel, and
+// notify it.
+func TestNotifyChannel(t *testing.T) {
+	t.Parallel()
+	f := new(fake)
+	s := newStore(t, f, &postgresstore.Options{TablePrefix: "k_"})
+	require.Equal(t, "k_changes", s.NotifyChannel())
+	require.Equal(t, "keystile_changes", newStore(t, f, nil).NotifyChannel())
+	require.NoError(t, s.UpdateSettings(t.Context(), &policy.Settings{Org: "org"}))
+	require.Contains(t, f.asked, "SELECT pg_notify('"+s.NotifyChannel()+"', '')")
 }
 
 // TestAborted shows what is done again: a transaction of which the server says

@@ -42,6 +42,10 @@ type Dialect struct {
 	UsesLock       string
 	MigrationsLock string
 
+	// Notify, if not empty, is a statement that wakes those who wait for changes once
+	// the transaction is committed.
+	Notify string
+
 	// Writers is how many goroutines of a store write at a time; 0 is any number.
 	// The others wait before they ask for a connection.
 	Writers int
@@ -121,6 +125,10 @@ var Postgres = Dialect{
 	// make the tables.
 	UsesLock:       "SELECT pg_advisory_xact_lock(7738725069534265344 + 'keystile_uses'::regclass::oid::bigint)",
 	MigrationsLock: "SELECT pg_advisory_xact_lock(7738725069534265344)",
+
+	// The channel is that of postgresstore's NotifyChannel. It has no payload: what
+	// has changed is read from the feed.
+	Notify: "SELECT pg_notify('keystile_changes', '')",
 
 	SpendFirst: true,
 

@@ -18,9 +18,9 @@ func changeOf(k *store.Key) store.Change {
 }
 
 // changed adds changes to the feed. It must be the last that a transaction does:
-// from here on until the commit no other transaction can take a number, so that
-// the numbers are in the order of the commits, and a reader that has seen one has
-// seen all before it.
+// from the update of the sequence until the commit no other transaction can take a
+// number, so that the numbers are in the order of the commits, and a reader that has
+// seen one has seen all before it.
 func (s *Store) changed(ctx context.Context, tx *sql.Tx, changes []store.Change) error {
 	if len(changes) == 0 {
 		return nil
@@ -29,6 +29,11 @@ func (s *Store) changed(ctx context.Context, tx *sql.Tx, changes []store.Change)
 		// No poll could return them all, and to write them would take longer than
 		// to forget everything.
 		changes = []store.Change{{Kind: store.ChangedAll}}
+	}
+	if s.dialect.Notify != "" {
+		if _, err := tx.ExecContext(ctx, s.sql(s.dialect.Notify)); err != nil {
+			return err
+		}
 	}
 	var last int64
 	if err := tx.QueryRowContext(ctx, s.sql(`UPDATE keystile_sequence SET last_seq = last_seq + $1 RETURNING last_seq`),
