@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -9,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -52,10 +52,16 @@ type bootstrapKey struct {
 	Name       string    `json:"name"`
 	CreatedAt  time.Time `json:"createdAt"`
 	ExpiresAt  time.Time `json:"expiresAt"`
-	DailyLimit int64     `json:"dailyLimit"`
+	DailyLimit *int64    `json:"dailyLimit"` // nil: the default of the service
 	Scopes     []string  `json:"scopes"`
 	Revoked    bool      `json:"revoked"`
 	Disabled   bool      `json:"disabled"`
+}
+
+// works reports whether a key that is made now can be used, but for the settings of
+// its organization.
+func (k *bootstrapKey) works(now time.Time) bool {
+	return !k.Revoked && !k.Disabled && (k.ExpiresAt.IsZero() || k.ExpiresAt.After(now))
 }
 
 // readBootstrap reads and checks a file. The error names what is wrong with it.
@@ -65,13 +71,8 @@ func readBootstrap(file string) (*bootstrap, error) {
 		return nil, err
 	}
 	var b bootstrap
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&b); err != nil {
+	if err := decodeStrict(text, reflect.ValueOf(&b).Elem(), ""); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%s: there is something after the object", file)
 	}
 	if err := b.check(); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
@@ -124,6 +125,9 @@ func (b *bootstrap) check() error {
 					bad("%s.name is that of another key of this user", at)
 				}
 				names[strings.TrimSpace(k.Name)] = true
+				if k.DailyLimit != nil && (*k.DailyLimit == 0 || *k.DailyLimit < -1) {
+					bad("%s.dailyLimit must be at least 1, or -1 for no limit", at) // D6
+				}
 			}
 		}
 	}
@@ -157,16 +161,18 @@ var operator = keys.Actor{ID: "bootstrap", Role: keys.Operator}
 
 // apply puts what b says into the service and writes a line of JSON for each
 // key to out: with its token if the key was made now, without if it was there.
-// What people changed since the first start is left as it is.
-func (b *bootstrap) apply(ctx context.Context, mgr *keys.Manager, out io.Writer) error {
+// What people changed since the first start is left as it is. It returns the tokens
+// of the keys that were made now, by ref.
+func (b *bootstrap) apply(ctx context.Context, mgr *keys.Manager, out io.Writer) (map[string]string, error) {
 	lines := json.NewEncoder(out)
+	tokens := make(map[string]string)
 	for _, o := range b.Orgs {
 		if err := o.applySettings(ctx, mgr); err != nil {
-			return fmt.Errorf("organization %s: %w", o.Name, err)
+			return nil, fmt.Errorf("organization %s: %w", o.Name, err)
 		}
 		for _, u := range o.Users {
 			if err := u.apply(ctx, mgr, o.Name); err != nil {
-				return fmt.Errorf("user %s: %w", u.ID, err)
+				return nil, fmt.Errorf("user %s: %w", u.ID, err)
 			}
 			// Those that are revoked come first, since they take no place of the cap.
 			slices.SortStableFunc(u.Keys, func(a, b bootstrapKey) int {
@@ -175,15 +181,18 @@ func (b *bootstrap) apply(ctx context.Context, mgr *keys.Manager, out io.Writer)
 			for _, k := range u.Keys {
 				line, err := k.apply(ctx, mgr, o.Name, u.ID)
 				if err != nil {
-					return fmt.Errorf("key %s: %w", k.Ref, err)
+					return nil, fmt.Errorf("key %s: %w", k.Ref, err)
+				}
+				if line.Token != "" {
+					tokens[k.Ref] = line.Token
 				}
 				if err := lines.Encode(line); err != nil {
-					return err
+					return nil, err
 				}
 			}
 		}
 	}
-	return nil
+	return tokens, nil
 }
 
 func b2i(b bool) int {
@@ -250,9 +259,13 @@ func (k *bootstrapKey) apply(ctx context.Context, mgr *keys.Manager, org, user s
 	if created.IsZero() && !k.ExpiresAt.IsZero() && !k.ExpiresAt.After(time.Now()) {
 		created = k.ExpiresAt.Add(-time.Second) // it has ended, so it began before that
 	}
+	var dailyLimit int64
+	if k.DailyLimit != nil {
+		dailyLimit = *k.DailyLimit
+	}
 	t, made, err := mgr.Create(ctx, keys.CreateParams{
 		Actor: operator, Org: org, User: user, Name: k.Name, Scopes: k.Scopes,
-		DailyLimit: k.DailyLimit, CreatedAt: created, NotAfter: k.ExpiresAt,
+		DailyLimit: dailyLimit, CreatedAt: created, NotAfter: k.ExpiresAt,
 	})
 	if err != nil {
 		return keyLine{}, err

@@ -15,6 +15,7 @@ import (
 	"github.com/keystile/keystile/middleware"
 	"github.com/keystile/keystile/policy"
 	"github.com/keystile/keystile/store"
+	"github.com/keystile/keystile/store/audit"
 	"github.com/keystile/keystile/store/keys"
 )
 
@@ -25,15 +26,14 @@ const corpBase = "/api/v0"
 // so unknown members are ignored and If-Match is optional. What the original
 // lets a token read, a token reads here; management is for people.
 type corpAPI struct {
-	mgr     *keys.Manager
-	guard   *middleware.Guard
-	people  people
-	started time.Time // stands for when a corp was made, which is not kept
-	mux     *http.ServeMux
+	mgr    *keys.Manager
+	guard  *middleware.Guard
+	people people
+	mux    *http.ServeMux
 }
 
-func newCorpAPI(mgr *keys.Manager, guard *middleware.Guard, ps people, now time.Time) *corpAPI {
-	c := &corpAPI{mgr: mgr, guard: guard, people: ps, started: now.UTC().Truncate(time.Second), mux: http.NewServeMux()}
+func newCorpAPI(mgr *keys.Manager, guard *middleware.Guard, ps people) http.Handler {
+	c := &corpAPI{mgr: mgr, guard: guard, people: ps, mux: http.NewServeMux()}
 	// Reading is metered for tokens, as every use of them is.
 	reads := func(h http.HandlerFunc) http.Handler { return guard.Wrap(h) }
 	persons := guard.With(policy.Via(policy.JWT, policy.Session))
@@ -60,27 +60,12 @@ func newCorpAPI(mgr *keys.Manager, guard *middleware.Guard, ps people, now time.
 	c.mux.Handle(corpBase+"/user/apitokens", manages(c.noMethod))
 	c.mux.Handle(corpBase+"/user/apitokens/", manages(c.noMethod))
 	c.mux.Handle("/", guard.Authenticate(http.HandlerFunc(c.notFound)))
-	return c
+	return c.mux
 }
 
-// ServeHTTP takes doubled slashes for one: a client whose base address ends in a
-// slash sends them, and takes the redirect of a mux for an error.
-func (c *corpAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if strings.Contains(r.URL.Path, "//") {
-		clean := *r.URL
-		clean.Path, clean.RawPath = collapse(clean.Path), collapse(clean.RawPath)
-		r = r.WithContext(r.Context())
-		r.URL = &clean
-	}
-	c.mux.ServeHTTP(w, r)
-}
-
-func collapse(path string) string {
-	for strings.Contains(path, "//") {
-		path = strings.ReplaceAll(path, "//", "/")
-	}
-	return path
-}
+// created stands for when a corp or a user was made, which is not kept: clients want
+// a time, and the same one at each start and on each node.
+const created = "1970-01-01T00:00:00Z"
 
 type uri struct {
 	URI string `json:"uri"`
@@ -107,7 +92,7 @@ func (c *corpAPI) corp(s *policy.Settings) corp {
 		lines = []string{}
 	}
 	return corp{
-		Name: s.Org, DisplayName: s.Org, Created: c.started.Format(time.RFC3339),
+		Name: s.Org, DisplayName: s.Org, Created: created,
 		Sites: uri{corpBase + "/corps/" + url.PathEscape(s.Org) + "/sites"}, AuthType: "local",
 		APIAllowedIPs: lines, APITokenMaxAge: int64(s.MaxAge / time.Second), RestrictedAccessTokens: s.RestrictUsers,
 	}
@@ -145,7 +130,7 @@ func (c *corpAPI) user(u *store.User, s *policy.Settings) corpUser {
 	return corpUser{
 		Name: u.ID, Email: email, Memberships: uri{base + "/memberships"},
 		AccessTokens: uri{corpBase + "/user/apitokens"}, Role: role, Status: status,
-		Created: c.started.Format(time.RFC3339), AccessTokenAllowed: !s.RestrictUsers || u.Permitted,
+		Created: created, AccessTokenAllowed: !s.RestrictUsers || u.Permitted,
 	}
 }
 
@@ -178,11 +163,12 @@ func (c *corpAPI) updateCorp(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	owner, ok := c.owner(w, r)
+	owner, ok := c.owner(w, r, audit.SettingsUpdate, "")
 	if !ok {
 		return
 	}
 	if match := r.Header.Get("If-Match"); match != "" && match != "*" && match != etag(s) {
+		c.mgr.Refused(r.Context(), audit.SettingsUpdate, owner, keys.Ref{Org: s.Org}, store.ErrConflict)
 		c.fail(w, r, store.ErrConflict)
 		return
 	}
@@ -252,13 +238,37 @@ func (c *corpAPI) userByEmail(w http.ResponseWriter, r *http.Request, org string
 		c.fail(w, r, err)
 		return nil, false
 	}
-	for _, u := range users {
-		if strings.EqualFold(emailOf(u), r.PathValue("email")) {
-			return u, true
+	email := r.PathValue("email")
+	for _, same := range []func(a, b string) bool{func(a, b string) bool { return a == b }, equalFold} {
+		var found []*store.User
+		for _, u := range users {
+			if same(emailOf(u), email) {
+				found = append(found, u)
+			}
 		}
+		switch len(found) {
+		case 0:
+			continue
+		case 1:
+			return found[0], true
+		}
+		c.refuse(w, r, http.StatusConflict, "Conflict", "ambiguous_email", "Several users have this e-mail.")
+		return nil, false
 	}
 	c.notFound(w, r)
 	return nil, false
+}
+
+// equalFold reports whether two e-mails are the same but for the case of ASCII
+// letters (D15).
+func equalFold(a, b string) bool {
+	lower := func(c rune) rune {
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		return c
+	}
+	return strings.Map(lower, a) == strings.Map(lower, b)
 }
 
 // updateUser sets the grant. A client that sends a whole user back did not mean
@@ -269,11 +279,11 @@ func (c *corpAPI) updateUser(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	owner, ok := c.owner(w, r)
+	user, ok := c.userByEmail(w, r, s.Org)
 	if !ok {
 		return
 	}
-	user, ok := c.userByEmail(w, r, s.Org)
+	owner, ok := c.owner(w, r, audit.UserPermission, user.ID)
 	if !ok {
 		return
 	}
@@ -415,13 +425,15 @@ func (c *corpAPI) actor(r *http.Request) (keys.Actor, error) {
 	return a, nil
 }
 
-// owner is actor for what only owners may do.
-func (c *corpAPI) owner(w http.ResponseWriter, r *http.Request) (keys.Actor, bool) {
+// owner is actor for what only owners may do. Somebody else is refused, and in the
+// trail with what was tried on whom.
+func (c *corpAPI) owner(w http.ResponseWriter, r *http.Request, action, user string) (keys.Actor, bool) {
 	a, err := c.actor(r)
 	switch {
 	case err != nil:
 		c.fail(w, r, err)
 	case a.Role != keys.Owner:
+		c.mgr.Refused(r.Context(), action, a, keys.Ref{Org: caller(r).Org, User: user}, keys.ErrForbidden)
 		c.refuse(w, r, http.StatusForbidden, "Forbidden", "owner_required", "Only owners may change this.")
 	default:
 		return a, true

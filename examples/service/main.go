@@ -18,6 +18,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"strings"
@@ -25,11 +26,14 @@ import (
 	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib"
+	"github.com/redis/go-redis/v9"
 	_ "modernc.org/sqlite"
 
 	"github.com/keystile/keystile/middleware"
 	"github.com/keystile/keystile/middleware/api"
+	"github.com/keystile/keystile/middleware/refusallog"
 	"github.com/keystile/keystile/ratelimit"
+	"github.com/keystile/keystile/ratelimit/rediscounter"
 	"github.com/keystile/keystile/store"
 	"github.com/keystile/keystile/store/audit"
 	"github.com/keystile/keystile/store/keys"
@@ -40,7 +44,7 @@ import (
 
 // A config is what the flags say.
 type config struct {
-	addr, store, issuer, clientID, trustedProxies, clientIPHeader, audit, bootstrap string
+	addr, store, redis, issuer, clientID, jwksURL, tokenUse, trustedProxies, clientIPHeader, audit, bootstrap string
 
 	dev          bool
 	defaultLimit int64
@@ -50,8 +54,11 @@ func main() {
 	var c config
 	flag.StringVar(&c.addr, "addr", "127.0.0.1:8080", "`address` to serve on")
 	flag.StringVar(&c.store, "store", "memory", "where keys are kept: memory, sqlite:FILE or postgres://..., as a `NAME`")
+	flag.StringVar(&c.redis, "redis", "", "`URL` of a Redis or Valkey server that counts requests, as redis://host:6379; the store counts without it")
 	flag.StringVar(&c.issuer, "issuer", "", "`URL` of the OIDC issuer of people")
-	flag.StringVar(&c.clientID, "client-id", "", "`ID` of the client that its tokens are for")
+	flag.StringVar(&c.clientID, "client-id", "", "`ID` of the client that its tokens are for: client_id of access tokens, aud of others")
+	flag.StringVar(&c.jwksURL, "jwks-url", "", "`URL` of the issuer's keys; without it the discovery document of the issuer is asked, and if there is none, ISSUER/.well-known/jwks.json")
+	flag.StringVar(&c.tokenUse, "token-use", "access", "`uses` of tokens to accept, by their claim token_use: access, id, and unstated for issuers without that claim")
 	flag.BoolVar(&c.dev, "dev", false, "be the issuer: anybody can be anybody; on loopback addresses only")
 	flag.StringVar(&c.trustedProxies, "trusted-proxies", "", "`addresses` and ranges of proxies, separated by commas")
 	flag.StringVar(&c.clientIPHeader, "client-ip-header", "", "`name` of the header in which they write the client's address")
@@ -85,6 +92,12 @@ func (c *config) check() error {
 	} else if (c.issuer == "") != (c.clientID == "") {
 		bad("-issuer and -client-id need each other")
 	}
+	if c.jwksURL != "" && c.issuer == "" {
+		bad("-jwks-url needs -issuer")
+	}
+	if _, err := readTokenUses(c.tokenUse); err != nil {
+		errs = append(errs, err)
+	}
 	if c.defaultLimit == 0 || c.defaultLimit < -1 {
 		bad("-default-limit must be at least 1, or -1 for no limit")
 	}
@@ -98,6 +111,7 @@ func (c *config) check() error {
 type backend interface {
 	store.Store
 	store.Uses
+	store.Feed
 	ratelimit.Counter
 }
 
@@ -142,6 +156,21 @@ func migrated[S interface {
 	return s, db.Close, nil
 }
 
+// openRedis connects to the server of -redis. What goes wrong later is a 503 for
+// the request, but a mistake in the flag is better noticed now.
+func openRedis(ctx context.Context, address string) (*redis.Client, error) {
+	client, err := rediscounter.Open(address)
+	if err != nil {
+		return nil, fmt.Errorf("-redis: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := client.Ping(ctx).Err(); err != nil {
+		return nil, errors.Join(fmt.Errorf("-redis: %w", err), client.Close())
+	}
+	return client, nil
+}
+
 // run serves until ctx ends.
 func (c *config) run(ctx context.Context, out io.Writer) (err error) {
 	if err := c.check(); err != nil {
@@ -162,70 +191,95 @@ func (c *config) run(ctx context.Context, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, closeStore()) }()
 
-	limiter := ratelimit.NewDaily(s, &ratelimit.DailyOptions{Limit: c.defaultLimit})
+	var counter ratelimit.Counter = s
+	if c.redis != "" {
+		client, err := openRedis(ctx, c.redis)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = client.Close() }()
+		// Each request takes the trip to Redis, which makes every count exact and
+		// every refusal timely. Where the trips are too many, ratelimit.NewLeased
+		// goes between, and a refusal can come early for a second.
+		counter = rediscounter.New(client, nil)
+	}
+	limiter := ratelimit.NewDaily(counter, &ratelimit.DailyOptions{Limit: c.defaultLimit})
 	options := &keys.Options{
 		Tiers: []string{"Pro", "Team", "Enterprise"}, Uses: s, Limiter: limiter, MaxDailyLimit: c.defaultLimit,
+		// The feed tells of what other processes on the same store have changed.
+		Cache: &store.CacheOptions{Feed: s, FeedFailed: func(err error) { log.Print("feed: ", err) }},
 	}
+	auditFailed := func(err error) { log.Print("audit: ", err) }
+	var refusals *refusallog.Log // nil: nothing is written
 	if c.audit != "" {
 		trail, openErr := os.OpenFile(c.audit, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 		if openErr != nil {
 			return openErr
 		}
 		defer func() { err = errors.Join(err, trail.Close()) }()
-		options.Audit, options.AuditRequired = audit.NewJSON(trail), true
-		options.AuditFailed = func(err error) { log.Print("audit: ", err) }
+		sink := audit.NewJSON(trail)
+		options.Audit, options.AuditRequired, options.AuditFailed = sink, true, auditFailed
+		if refusals, err = refusallog.New(sink, &refusallog.Options{Failed: auditFailed}); err != nil {
+			return err
+		}
 	}
 	mgr, err := keys.New(s, options)
 	if err != nil {
 		return err
 	}
+	defer mgr.Close()
 
 	listener, err := net.Listen("tcp", c.addr)
 	if err != nil {
 		return err
 	}
 	base := "http://" + listener.Addr().String()
-	handler, stop, err := c.handler(ctx, out, base, mgr, s, limiter, first)
+	handler, stop, err := c.handler(ctx, out, base, mgr, s, limiter, refusals, first)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute}
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       time.Minute,
+		WriteTimeout:      time.Minute,
+		IdleTimeout:       2 * time.Minute,
+	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	log.Print("serving on ", base)
 	select {
-	case err := <-served:
-		return err
+	case err = <-served:
 	case <-ctx.Done():
 	}
 	ending, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return errors.Join(server.Shutdown(ending), stop(ending))
+	return errors.Join(err, server.Shutdown(ending), stop(ending), refusals.Close(ending))
 }
 
 // handler makes everything that is served, and puts the bootstrap in. The
 // function that it returns stops what runs beside the server.
 func (c *config) handler(
 	ctx context.Context, out io.Writer, base string,
-	mgr *keys.Manager, s backend, limiter ratelimit.Limiter, first *bootstrap,
+	mgr *keys.Manager, s backend, limiter ratelimit.Limiter, refusals *refusallog.Log, first *bootstrap,
 ) (http.Handler, func(context.Context) error, error) {
 	mux := http.NewServeMux()
 	ps := first.people()
 	var persons anyOf
 	stops := []func(context.Context) error{}
-	issuer, clientID, client := c.issuer, c.clientID, http.DefaultClient
+	issuer := issuerOptions{url: c.issuer, clientID: c.clientID, jwksURL: c.jwksURL, tokenUse: c.tokenUse, client: http.DefaultClient, discover: true}
 	var dev *devIssuer
 	if c.dev {
 		dev = newDevIssuer(base)
-		issuer, clientID, client = dev.url, dev.clientID, dev.Client()
+		issuer.url, issuer.clientID, issuer.client, issuer.discover = dev.url, dev.clientID, dev.Client(), false
 		mux.Handle(devPath+"/", http.StripPrefix(devPath, dev))
 		mux.Handle("GET /dev/token/{user}", dev.serveToken(ps))
 		signedIn := newSessions(time.Now)
 		mountSignIn(mux, signedIn, first)
 		persons = append(persons, signedIn)
 	}
-	if issuer != "" {
-		a, err := ps.authenticator(mgr, issuer, clientID, client, func(err error) { log.Print("issuer: ", err) })
+	if issuer.url != "" {
+		a, err := ps.authenticator(ctx, mgr, issuer)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -243,7 +297,8 @@ func (c *config) handler(
 		Uses:           s,
 		UseInterval:    time.Second,
 		UsesFailed:     func(err error) { log.Print("uses: ", err) },
-		Observe: func(_ *http.Request, e middleware.Event) {
+		Observe: func(r *http.Request, e middleware.Event) {
+			refusals.Observe(r, e)
 			if e.Refusal != nil && e.Refusal.Status == http.StatusServiceUnavailable {
 				log.Print("unavailable: ", e.Err)
 			}
@@ -253,7 +308,9 @@ func (c *config) handler(
 		return nil, nil, err
 	}
 	stops = append(stops, guard.Close)
-	management, err := api.New(mgr, guard, nil)
+	management, err := api.New(mgr, guard, &api.Options{
+		Failed: func(_ *http.Request, err error) { log.Print("api: ", err) },
+	})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -264,7 +321,8 @@ func (c *config) handler(
 	mux.Handle("/v1/ping", guard.Wrap(http.HandlerFunc(ping)))
 	mux.HandleFunc("/v1/health", health)
 
-	if err := first.apply(ctx, mgr, out); err != nil {
+	tokens, err := first.apply(ctx, mgr, out)
+	if err != nil {
 		return nil, nil, fmt.Errorf("bootstrap: %w", err)
 	}
 	if c.dev && c.bootstrap == "" {
@@ -272,10 +330,14 @@ func (c *config) handler(
 			return nil, nil, err
 		}
 	}
-	if dev != nil {
-		dev.hello(os.Stderr, base, first)
+	switch {
+	case dev == nil:
+	case c.bootstrap != "": // standard output is for a program
+		dev.hello(os.Stderr, base, first, nil)
+	default:
+		dev.hello(out, base, first, tokens)
 	}
-	corps := newCorpAPI(mgr, guard, ps, time.Now())
+	mux.Handle(corpBase+"/", newCorpAPI(mgr, guard, ps))
 	stop := func(ctx context.Context) error {
 		var errs []error
 		for _, s := range stops {
@@ -283,13 +345,45 @@ func (c *config) handler(
 		}
 		return errors.Join(errs...)
 	}
+	handler := oneSlash(mux)
+	if c.dev {
+		handler = localOnly(handler)
+	}
+	return handler, stop, nil
+}
+
+// oneSlash takes doubled slashes for one: a client whose base address ends in a
+// slash sends them, and takes the redirect of a mux for an error.
+func oneSlash(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(collapse(r.URL.Path), corpBase+"/") {
-			corps.ServeHTTP(w, r)
+		if path := r.URL.EscapedPath(); strings.Contains(path, "//") {
+			for strings.Contains(path, "//") {
+				path = strings.ReplaceAll(path, "//", "/")
+			}
+			clean := *r.URL
+			clean.RawPath = path
+			clean.Path, _ = url.PathUnescape(path) // it was escaped by the URL itself
+			r = r.WithContext(r.Context())
+			r.URL = &clean
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// localOnly refuses requests that name another host than this machine. In
+// development mode anybody can be anybody, and the page of another site whose name
+// leads here (DNS rebinding) is as near as a person at the keyboard.
+func localOnly(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !loopback(r.Host) {
+			(&middleware.Refusal{
+				Status: http.StatusMisdirectedRequest, Code: "InvalidRequest", Reason: "wrong_host",
+				Message: "The development mode is there for localhost only.",
+			}).Write(w, r)
 			return
 		}
-		mux.ServeHTTP(w, r)
-	}), stop, nil
+		h.ServeHTTP(w, r)
+	})
 }
 
 func ping(w http.ResponseWriter, _ *http.Request) {

@@ -1,11 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"log"
+	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"time"
 
@@ -44,10 +48,20 @@ func (b *bootstrap) people() people {
 // authenticator lets in people with JWTs of an issuer. Organization and role are
 // those of the bootstrap file; whoever is not in it belongs to the organization
 // of the team claim, or to one of their own, as a plain user.
-func (ps people) authenticator(mgr *keys.Manager, issuer, clientID string, client *http.Client, failed func(error)) (*oidcauth.Authenticator, error) {
-	return oidcauth.New(issuer, []string{clientID}, &oidcauth.Options{
-		HTTPClient: client,
-		KeysFailed: failed,
+func (ps people) authenticator(ctx context.Context, mgr *keys.Manager, issuer issuerOptions) (*oidcauth.Authenticator, error) {
+	jwksURL, err := issuer.keys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	uses, err := readTokenUses(issuer.tokenUse)
+	if err != nil {
+		return nil, err
+	}
+	return oidcauth.New(issuer.url, []string{issuer.clientID}, &oidcauth.Options{
+		HTTPClient: issuer.client,
+		JWKSURL:    jwksURL,
+		KeysFailed: func(err error) { log.Print("issuer: ", err) },
+		TokenUses:  uses,
 		Users:      mgr,
 		Map: func(_ context.Context, claims map[string]any, id oidcauth.Identity) (oidcauth.Identity, error) {
 			sub, _ := claims["sub"].(string)
@@ -101,21 +115,46 @@ func (d *devIssuer) serveToken(ps people) http.Handler {
 	})
 }
 
-// hello prints how to try the service as each of the demo people.
-func (d *devIssuer) hello(out io.Writer, base string, b *bootstrap) {
-	fmt.Fprintf(out, "\nDevelopment mode: anybody can be anybody. People, each with a token for an hour:\n")
+// hello prints how to try the service: by a key, and as each of the people. Where
+// out is not for people only, it has no token of a key.
+func (d *devIssuer) hello(out io.Writer, base string, b *bootstrap, tokens map[string]string) {
+	fmt.Fprintf(out, "\nDevelopment mode: anybody can be anybody.\n\n")
+	email, token := "EMAIL", "KEY" // to be filled in
 	for _, o := range b.Orgs {
 		for _, u := range o.Users {
-			p := person{u.ID, o.Name, u.Email, u.Role, u.Tier}
-			fmt.Fprintf(out, "\n# %s, %s of %s\n", u.ID, u.Role, o.Name)
-			token := d.token(p)
-			if u.Role == roleOwner {
-				fmt.Fprintf(out, "curl -s -H 'Authorization: Bearer %s' %s/v1/org/api-keys\n", token, base)
+			for _, k := range u.Keys {
+				if made := tokens[k.Ref]; made != "" && k.works(time.Now()) && token == "KEY" {
+					email, token = cmp.Or(u.Email, u.ID), made
+				}
 			}
-			fmt.Fprintf(out, "curl -s -H 'Authorization: Bearer %s' -H 'Content-Type: application/json' -d '{\"name\":\"CI\"}' %s/v1/api-keys\n", token, base)
 		}
 	}
-	fmt.Fprintf(out, "\n# a new token when it has expired\ncurl -s %s/dev/token/USER\n", base)
+	if token == "KEY" {
+		fmt.Fprintf(out, "# with a key, for KEY, and the e-mail of its user\n")
+	} else {
+		fmt.Fprintf(out, "# with a key of %s\n", email)
+	}
+	fmt.Fprintf(out, "curl -i -H 'Authorization: Bearer %s' %s/v1/ping\n", token, base)
+	fmt.Fprintf(out, "curl -i -H 'x-api-user: %s' -H 'x-api-token: %s' %s/v1/ping\n", email, token, base)
+	fmt.Fprintf(out, "curl -s -H 'Authorization: Bearer %s' %s/v1/usage\n", token, base)
+	fmt.Fprintf(out, "curl -s -H 'x-api-user: %s' -H 'x-api-token: %s' %s%s/corps\n", email, token, base, corpBase)
+	for _, o := range b.Orgs {
+		for _, u := range o.Users {
+			fmt.Fprintf(out, "\n# as %s, %s of %s, with a JWT for an hour\n", u.ID, u.Role, o.Name)
+			bearer := "-H 'Authorization: Bearer " + d.token(person{u.ID, o.Name, u.Email, u.Role, u.Tier}) + "'"
+			fmt.Fprintf(out, "curl -s %s -H 'Content-Type: application/json' -d '{\"name\":\"CI\"}' %s/v1/api-keys\n", bearer, base)
+			fmt.Fprintf(out, "curl -s %s %s/v1/api-keys\n", bearer, base)
+			if u.Role == roleOwner {
+				fmt.Fprintf(out, "curl -s %s %s/v1/org/api-keys\n", bearer, base)
+				fmt.Fprintf(out, "curl -i %s %s/v1/org/token-settings\n", bearer, base)
+			}
+		}
+	}
+	for _, o := range b.Orgs {
+		for _, u := range o.Users[:min(1, len(o.Users))] {
+			fmt.Fprintf(out, "\n# a new JWT when one has expired\ncurl -s %s/dev/token/%s\n", base, url.PathEscape(u.ID))
+		}
+	}
 	fmt.Fprintf(out, "\nThe console, as any of them, in a browser: %s/\n\n", base)
 }
 
@@ -125,7 +164,7 @@ func demoBootstrap(now time.Time) *bootstrap {
 	days := func(n int) time.Time { return now.UTC().Truncate(time.Second).AddDate(0, 0, n) }
 	return &bootstrap{Orgs: []bootstrapOrg{{Name: "demo", Users: []bootstrapUser{
 		{ID: "demo-owner", Email: "owner@demo.example", Role: roleOwner, Tier: "Enterprise", Keys: []bootstrapKey{
-			{Ref: "demo-siem", Name: "SIEM export", CreatedAt: days(-200), DailyLimit: 1000},
+			{Ref: "demo-siem", Name: "SIEM export", CreatedAt: days(-200), DailyLimit: new(int64(1000))},
 			{Ref: "demo-reports", Name: "Monthly reports", CreatedAt: days(-45), ExpiresAt: days(45)},
 		}},
 		{ID: "demo-admin", Email: "admin@demo.example", Role: roleAdmin, Tier: "Team", Keys: []bootstrapKey{
@@ -138,14 +177,14 @@ func demoBootstrap(now time.Time) *bootstrap {
 	}}}}
 }
 
-// loopback reports whether an address to serve on is reached from this machine
-// only.
+// loopback reports whether a host, with a port or without, is this machine.
 func loopback(addr string) bool {
-	if ap, err := netip.ParseAddrPort(addr); err == nil {
-		return ap.Addr().IsLoopback()
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		host = strings.TrimSuffix(strings.TrimPrefix(addr, "["), "]")
 	}
-	host, _, _ := strings.Cut(addr, ":")
-	return host == "localhost"
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback() || strings.EqualFold(host, "localhost")
 }
 
 // addressSource returns where the client's address comes from.
