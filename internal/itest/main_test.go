@@ -29,6 +29,7 @@ var processes = map[string]program{
 	"postgres insert": on(openPostgres, insertProgram),
 	"postgres write":  on(openPostgres, writeProgram),
 	"postgres server": serverProgram,
+	"redis add":       redisProgram(addProgram),
 }
 
 // A program is run by a process, with its arguments.

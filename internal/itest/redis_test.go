@@ -1,6 +1,7 @@
 package itest
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -56,6 +57,13 @@ var redisPrefixes atomic.Int64
 // newRedisPrefix returns the prefix of a test in the server that tests share.
 func newRedisPrefix() string { return fmt.Sprintf("test%d:", redisPrefixes.Add(1)) }
 
+// newRedisCounter returns a counter in the server that tests share, with a prefix
+// of its own.
+func newRedisCounter(t testing.TB) *rediscounter.Counter {
+	t.Helper()
+	return rediscounter.New(openRedis(t, redisServer(t).URL()), &rediscounter.Options{Prefix: newRedisPrefix()})
+}
+
 // redisPair returns a lender that is two, each with a client of its own.
 func redisPair(t testing.TB, client func() redis.UniversalClient, prefix string) ratelimit.Lender {
 	t.Helper()
@@ -66,9 +74,15 @@ func redisPair(t testing.TB, client func() redis.UniversalClient, prefix string)
 	}}
 }
 
+// leastRights are what a server has to allow, as package rediscounter says.
+var leastRights = []string{
+	"on", ">secret", "resetkeys", "~keystile:*", "nocommands",
+	"+evalsha", "+eval", "+hget", "+hset", "+hdel", "+hincrby", "+pttl", "+pexpire",
+}
+
 // TestRedisCounter runs the conformance suites on a real server from two machines:
 // with the clients that the package recommends, with those of a host who set
-// nothing, and with the older protocol.
+// nothing, with the older protocol, and with no more rights than needed.
 func TestRedisCounter(t *testing.T) {
 	t.Parallel()
 	url := redisServer(t).URL()
@@ -82,16 +96,31 @@ func TestRedisCounter(t *testing.T) {
 			return client
 		}
 	}
+	admin := openRedis(t, url)
+	require.NoError(t, admin.ACLSetUser(t.Context(), "least", leastRights...).Err())
 	for name, client := range map[string]func(t *testing.T) redis.UniversalClient{
-		"recommended": func(t *testing.T) redis.UniversalClient { t.Helper(); return openRedis(t, url) },
-		"default":     own(redis.Options{}),
-		"protocol 2":  own(redis.Options{Protocol: 2}),
+		"recommended":  func(t *testing.T) redis.UniversalClient { t.Helper(); return openRedis(t, url) },
+		"default":      own(redis.Options{}),
+		"protocol 2":   own(redis.Options{Protocol: 2}),
+		"least rights": own(redis.Options{Username: "least", Password: "secret"}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			l := redisPair(t, func() redis.UniversalClient { return client(t) }, newRedisPrefix())
+			l := redisPair(t, func() redis.UniversalClient { return client(t) }, "keystile:"+name)
 			ratelimittest.Run(t, func(*testing.T) ratelimit.Counter { return l })
 			ratelimittest.RunLender(t, func(*testing.T) ratelimit.Lender { return l })
 		})
 	}
+}
+
+// TestRedisLeased runs the suite of counters on a node that leases from a server.
+func TestRedisLeased(t *testing.T) {
+	t.Parallel()
+	c := newRedisCounter(t)
+	ratelimittest.Run(t, func(t *testing.T) ratelimit.Counter {
+		t.Helper()
+		l := ratelimit.NewLeased(c, nil)
+		t.Cleanup(func() { require.NoError(t, l.Close(context.Background())) })
+		return l
+	})
 }

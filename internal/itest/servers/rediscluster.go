@@ -1,0 +1,119 @@
+package servers
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A RedisCluster is some servers of Redis or Valkey that share the keys among
+// them. Unlike other servers they listen on ports of the loopback interface, since
+// the nodes of a cluster know each other by those.
+type RedisCluster struct {
+	nodes []*Redis
+	addrs []string
+}
+
+// StartRedisCluster starts a cluster of n masters, in about two seconds.
+func StartRedisCluster(n int) (*RedisCluster, error) {
+	c := new(RedisCluster)
+	if err := c.start(n); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func (c *RedisCluster) start(n int) error {
+	const slots = 16384
+	for i := range n {
+		ports, err := freePorts(2)
+		if err != nil {
+			return err
+		}
+		r, err := StartRedis("--bind", "127.0.0.1", "--port", ports[0], "--cluster-enabled", "yes", "--cluster-port", ports[1])
+		if err != nil {
+			return err
+		}
+		c.nodes = append(c.nodes, r)
+		c.addrs = append(c.addrs, net.JoinHostPort("127.0.0.1", ports[0]))
+		for _, command := range []string{
+			fmt.Sprintf("CLUSTER ADDSLOTSRANGE %d %d", i*slots/n, (i+1)*slots/n-1),
+			fmt.Sprintf("CLUSTER SET-CONFIG-EPOCH %d", i+1),
+		} {
+			if err := c.tell(i, command, "+OK"); err != nil {
+				return err
+			}
+		}
+		if i > 0 {
+			if err := c.tell(0, "CLUSTER MEET 127.0.0.1 "+strings.Join(ports, " "), "+OK"); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range n {
+		for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+			err := c.tell(i, "CLUSTER INFO", "cluster_state:ok")
+			if err == nil {
+				err = c.tell(i, "CLUSTER INFO", fmt.Sprintf("cluster_known_nodes:%d\r", n))
+			}
+			if err == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// tell sends a command to a node and requires that the answer has a text.
+func (c *RedisCluster) tell(node int, command, want string) error {
+	conn, err := net.DialTimeout("tcp", c.addrs[node], patience)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	if _, err := fmt.Fprintf(conn, "%s\r\nQUIT\r\n", command); err != nil {
+		return err
+	}
+	var answer strings.Builder
+	for lines := bufio.NewScanner(conn); lines.Scan(); {
+		answer.WriteString(lines.Text() + "\r\n")
+	}
+	if !strings.Contains(answer.String(), want) {
+		return fmt.Errorf("%s: %s", command, &answer)
+	}
+	return nil
+}
+
+// freePorts returns ports of the loopback interface on which nobody listens.
+func freePorts(n int) ([]string, error) {
+	var ports []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		ports = append(ports, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+	}
+	return ports, nil
+}
+
+// Addrs returns the addresses of the nodes.
+func (c *RedisCluster) Addrs() []string { return c.addrs }
+
+// Close ends the servers and removes all that they have kept.
+func (c *RedisCluster) Close() error {
+	var errs []error
+	for _, r := range c.nodes {
+		errs = append(errs, r.Close())
+	}
+	return errors.Join(errs...)
+}
