@@ -6,6 +6,7 @@ require (
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/keystile/keystile v0.0.0
 	github.com/keystile/keystile/ratelimit/rediscounter v0.0.0
+	github.com/keystile/keystile/store/postgresstore/pgnotify v0.0.0
 	github.com/pb33f/libopenapi v0.41.8
 	github.com/pb33f/libopenapi-validator v0.16.2
 	github.com/redis/go-redis/v9 v9.23.0
@@ -48,3 +49,5 @@ require (
 replace github.com/keystile/keystile => ../..
 
 replace github.com/keystile/keystile/ratelimit/rediscounter => ../../ratelimit/rediscounter
+
+replace github.com/keystile/keystile/store/postgresstore/pgnotify => ../../store/postgresstore/pgnotify
