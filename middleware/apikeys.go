@@ -91,7 +91,7 @@ func (a *apiKeys) Authenticate(r *http.Request) (*policy.Principal, error) {
 	if c.presented == presentedMultiple {
 		return nil, errMultiple
 	}
-	verified, err := a.verify(r.Context(), c, a.opts.Now())
+	verified, err := a.verify(r.Context(), &c, a.opts.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func (a *apiKeys) Authenticate(r *http.Request) (*policy.Principal, error) {
 
 // verify judges c. With an error that wraps ErrInvalidCredential it still
 // returns the record if one was found, for Options.Observe.
-func (a *apiKeys) verify(ctx context.Context, c credentials, now time.Time) (store.Verified, error) {
+func (a *apiKeys) verify(ctx context.Context, c *credentials, now time.Time) (store.Verified, error) {
 	if a.verifier == nil {
 		return store.Verified{}, errNoVerifier
 	}

@@ -140,6 +140,12 @@ func onUnixSocket(r *http.Request) bool {
 
 // remoteAddr reads r.RemoteAddr.
 func remoteAddr(r *http.Request) netip.Addr {
+	// The usual case comes first, as an http.Server writes it for IPv4.
+	if strings.IndexByte(r.RemoteAddr, ':') > 0 {
+		if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && ap.Addr().Is4() {
+			return ap.Addr()
+		}
+	}
 	host, ok := cutPort(r.RemoteAddr)
 	if !ok {
 		return netip.Addr{}

@@ -91,10 +91,7 @@ func (g *Guard) Wrap(h http.Handler) http.Handler {
 		if !g.admit(w, r, &d, true) {
 			return
 		}
-		a := d.admission(r.Context(), g)
-		a.spent.Store(true)
-		a.settled.Store(true)
-		h.ServeHTTP(w, r.WithContext(a))
+		h.ServeHTTP(w, r.WithContext(d.admission(r.Context(), g)))
 	})
 }
 
@@ -128,10 +125,12 @@ func (g *Guard) Authenticate(h http.Handler) http.Handler {
 			return
 		}
 		a := d.admission(r.Context(), g)
+		a.unspent.Store(true)
+		a.unsettled.Store(true)
 		// A Guard inside notes and observes the request, since it may refuse it. If
 		// there was none, the request is noted here, also when the handler panics.
 		defer func() {
-			if a.root().settled.CompareAndSwap(false, true) {
+			if a.root().unsettled.CompareAndSwap(true, false) {
 				g.core.settle(r, &d)
 			}
 		}()
@@ -276,7 +275,7 @@ func (c *core) setHeader(h http.Header, d *decision, private, fields bool) {
 
 // settle notes and observes an admitted request, once in its family.
 func (g *Guard) settle(r *http.Request, d *decision) {
-	if d.outer == nil || d.outer.root().settled.CompareAndSwap(false, true) {
+	if d.outer == nil || d.outer.root().unsettled.CompareAndSwap(true, false) {
 		g.core.settle(r, d)
 	}
 }
@@ -328,7 +327,7 @@ func notMade() *Refusal {
 func (g *Guard) refused(r *http.Request, d *decision, f *Refusal) {
 	d.refusal = f
 	if d.outer != nil {
-		d.outer.root().settled.Store(true)
+		d.outer.root().unsettled.Store(false)
 	}
 	g.core.observe(r, d)
 }
@@ -370,7 +369,7 @@ func (c *core) authenticate(r *http.Request, d *decision) *Refusal {
 			// Our own is spared the second look at the headers, the second reading of
 			// the clock and a look-up of the settings.
 			var verified store.Verified
-			verified, err = keys.verify(r.Context(), creds, d.now)
+			verified, err = keys.verify(r.Context(), &creds, d.now)
 			if verified.Record != nil {
 				d.principal, d.settings, d.stale = verified.Record.Principal, verified.Settings, verified.Stale
 			}
@@ -381,7 +380,7 @@ func (c *core) authenticate(r *http.Request, d *decision) *Refusal {
 			}
 		}
 		if err == nil {
-			return c.accept(r, d, creds)
+			return c.accept(r, d, creds.presented)
 		}
 		d.err = err
 		switch {
@@ -404,13 +403,13 @@ func (c *core) authenticate(r *http.Request, d *decision) *Refusal {
 var noSettings policy.Settings
 
 // accept checks what an Authenticator gave, and completes it.
-func (c *core) accept(r *http.Request, d *decision, creds credentials) *Refusal {
+func (c *core) accept(r *http.Request, d *decision, presented presentation) *Refusal {
 	d.err = nil
 	switch {
 	case d.principal == nil:
 		d.err = errors.New("middleware: Authenticator returned neither a principal nor an error")
 		return c.refusals.failed(d.err)
-	case d.principal.Credential == policy.Session && creds.presented != presentedNothing:
+	case d.principal.Credential == policy.Session && presented != presentedNothing:
 		d.err = errUnclaimed
 		return c.refusals.of(policy.InvalidToken)
 	case d.settings != nil:
@@ -435,7 +434,7 @@ func (g *Guard) spend(r *http.Request, d *decision) *Refusal {
 	}
 	var root *admission
 	if d.outer != nil {
-		if root = d.outer.root(); root.spent.Load() {
+		if root = d.outer.root(); !root.unspent.Load() {
 			return nil
 		}
 	}
@@ -460,7 +459,7 @@ func (g *Guard) spend(r *http.Request, d *decision) *Refusal {
 		return c.refusals.overQuota(&d.quota, c.fields.policy(&d.quota))
 	}
 	if root != nil {
-		root.spent.Store(true)
+		root.unspent.Store(false)
 	}
 	return nil
 }

@@ -56,11 +56,12 @@ type admission struct {
 	progress
 }
 
-// The progress of a request through Guards of one family. It is atomic because
-// handlers may run in another goroutine than their Guard (http.TimeoutHandler).
+// The progress of a request through Guards of one family: what is left to do. It
+// is atomic because handlers may run in another goroutine than their Guard
+// (http.TimeoutHandler). The zero value, after Wrap, is that nothing is left.
 type progress struct {
-	spent   atomic.Bool // one unit of quota was taken
-	settled atomic.Bool // the request was noted and observed
+	unspent   atomic.Bool // no unit of quota was taken
+	unsettled atomic.Bool // the request was neither noted nor observed
 }
 
 // Value implements context.Context.

@@ -25,8 +25,8 @@ const (
 // is no restriction; a list has entries; and a list of nothing but comments
 // contains nobody. It is immutable and safe for concurrent use.
 type IPList struct {
-	set   *netipx.IPSet // nil: no restriction
-	lines []string      // the normal form
+	ranges *ipRanges // nil: no restriction
+	lines  []string  // the normal form
 }
 
 // A LineError is one bad line of a list. Its text may be shown to people: it
@@ -106,7 +106,7 @@ func ParseIPList(text string) (IPList, error) {
 		return IPList{}, errTooLong
 	}
 	set, err := b.IPSet()
-	return IPList{set, lines}, err
+	return IPList{newIPRanges(set), lines}, err
 }
 
 var errTooLong = fmt.Errorf("policy: the list is longer than %d bytes", maxListBytes)
@@ -206,12 +206,12 @@ func parseRange(first, last string) (r netipx.IPRange, normal, problem string) {
 // IPList contains nothing; ask [IPList.Restricts] first where that means "not
 // restricted".
 func (l IPList) Contains(a netip.Addr) bool {
-	return l.set != nil && l.set.Contains(a.Unmap().WithZone(""))
+	return l.ranges != nil && l.ranges.contains(a)
 }
 
 // Restricts reports whether the list restricts at all: false only for the zero
 // IPList and one parsed from blank text.
-func (l IPList) Restricts() bool { return l.set != nil }
+func (l IPList) Restricts() bool { return l.ranges != nil }
 
 // String returns the normal form of the list, one entry or comment a line, with
 // no LF at the end; parsing it gives the same list again.

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
-	"crypto/subtle"
+	"encoding/binary"
 	"fmt"
 	"hash"
 	"io"
@@ -24,8 +24,16 @@ type Digest [sha256.Size]byte
 
 const redacted = "digest(redacted)"
 
-// Equal reports in constant time whether d and e are the same.
-func (d Digest) Equal(e Digest) bool { return subtle.ConstantTimeCompare(d[:], e[:]) == 1 }
+// Equal reports whether d and e are the same, in a time that does not depend on
+// where they differ (S71). It compares words: subtle.ConstantTimeCompare goes by
+// bytes, and takes longer than the look-up that it would end.
+func (d Digest) Equal(e Digest) bool {
+	var differ uint64
+	for i := 0; i < len(d); i += 8 {
+		differ |= binary.LittleEndian.Uint64(d[i:]) ^ binary.LittleEndian.Uint64(e[i:])
+	}
+	return differ == 0
+}
 
 // String returns "digest(redacted)".
 func (d Digest) String() string { return redacted }

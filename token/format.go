@@ -3,6 +3,7 @@ package token
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -247,23 +248,26 @@ func check(s, prefix string) error {
 	case s[:len(prefix)] != prefix:
 		return errPrefix
 	}
-	var bad byte
-	for _, c := range []byte(s[len(prefix):]) {
-		bad |= notHex[c]
-	}
-	if bad != 0 {
+	if !isHex(s[len(prefix):]) {
 		return errDigits
 	}
 	return nil
 }
 
-// notHex is 1 for every byte but the lower-case hexadecimal digits.
-var notHex = func() (t [256]byte) {
-	for i := range t {
-		t[i] = 1
+// isHex reports whether s, of secretHex bytes, consists of lower-case hexadecimal
+// digits. It looks at eight bytes at a time: this is done for every request, and
+// byte by byte it takes a fifth of the time that the digest does.
+//
+// Adding 0x80-c sets the highest bit of each byte that is c or more, without a
+// carry into the next as long as no byte is above 0x7f.
+func isHex(s string) bool {
+	const each = 0x0101010101010101
+	var bad uint64 // its highest bits
+	for ; len(s) >= 8; s = s[8:] {
+		x := binary.LittleEndian.Uint64([]byte(s[:8]))
+		digit := (x + (0x80-'0')*each) &^ (x + (0x80-'9'-1)*each)
+		letter := (x + (0x80-'a')*each) &^ (x + (0x80-'f'-1)*each)
+		bad |= x | ^(digit | letter)
 	}
-	for _, c := range "0123456789abcdef" {
-		t[c] = 0
-	}
-	return t
-}()
+	return bad&(0x80*each) == 0
+}
