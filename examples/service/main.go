@@ -32,6 +32,7 @@ import (
 	"github.com/keystile/keystile/middleware"
 	"github.com/keystile/keystile/middleware/api"
 	"github.com/keystile/keystile/middleware/refusallog"
+	"github.com/keystile/keystile/policy"
 	"github.com/keystile/keystile/ratelimit"
 	"github.com/keystile/keystile/ratelimit/rediscounter"
 	"github.com/keystile/keystile/store"
@@ -319,6 +320,7 @@ func (c *config) handler(
 		return nil, nil, err
 	}
 	mux.Handle("/v1/ping", guard.Wrap(http.HandlerFunc(ping)))
+	mux.Handle("GET /v1/reports", guard.With(policy.Scope("reports:read")).Wrap(http.HandlerFunc(reports)))
 	mux.HandleFunc("/v1/health", health)
 
 	tokens, err := first.apply(ctx, mgr, out)
@@ -389,6 +391,12 @@ func localOnly(h http.Handler) http.Handler {
 func ping(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, _ = io.WriteString(w, "pong from the protected handler")
+}
+
+// reports is for callers with the scope reports:read.
+func reports(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	_, _ = io.WriteString(w, `{"success":true,"data":{"reports":[]}}`+"\n")
 }
 
 // health tells that the service runs. It asks no store: one that fails answers

@@ -3,8 +3,11 @@ module github.com/keystile/keystile/internal/itest
 go 1.26.0
 
 require (
+	github.com/chromedp/cdproto v0.159.0
+	github.com/chromedp/chromedp v0.23.0
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/keystile/keystile v0.0.0
+	github.com/keystile/keystile/middleware/oidcauth v0.0.0
 	github.com/keystile/keystile/ratelimit/rediscounter v0.0.0
 	github.com/keystile/keystile/store/postgresstore/pgnotify v0.0.0
 	github.com/pb33f/libopenapi v0.41.8
@@ -21,6 +24,7 @@ require (
 	github.com/buger/jsonparser v1.6.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/dustin/go-humanize v1.1.0 // indirect
+	github.com/go-json-experiment/json v0.0.0-20260213210345-44df1a37e875 // indirect
 	github.com/go-openapi/jsonpointer v1.0.2 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/jackc/pgpassfile v1.0.0 // indirect
@@ -47,6 +51,8 @@ require (
 )
 
 replace github.com/keystile/keystile => ../..
+
+replace github.com/keystile/keystile/middleware/oidcauth => ../../middleware/oidcauth
 
 replace github.com/keystile/keystile/ratelimit/rediscounter => ../../ratelimit/rediscounter
 

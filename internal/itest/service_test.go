@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -261,27 +260,39 @@ var serviceStores = map[string]func(t *testing.T) serviceStore{
 		}}
 	},
 	"postgres": func(t *testing.T) serviceStore {
-		dsn, schema := newSchema(t)
-		u := url.URL{Scheme: "postgres"}
-		query := make(url.Values)
-		for setting := range strings.FieldsSeq(dsn) {
-			name, value, _ := strings.Cut(setting, "=")
-			switch name {
-			case "user":
-				u.User = url.User(value)
-			case "dbname":
-				u.Path = "/" + value
-			default:
-				query.Set(name, value)
-			}
-		}
-		u.RawQuery = query.Encode()
-		return serviceStore{[]string{"-store", u.String()}, func() [][]byte {
-			dump, err := postgres(t).Program("pg_dump", "--schema", schema).Output()
-			require.NoError(t, err)
-			return [][]byte{dump}
-		}}
+		return newPostgresServiceStore(t)
 	},
+	"postgres and redis": func(t *testing.T) serviceStore {
+		store := newPostgresServiceStore(t)
+		r := startRedis(t)
+		kept := store.bytes
+		store.args = append(store.args, "-redis", r.URL())
+		store.bytes = func() [][]byte {
+			client := openRedis(t, r.URL())
+			counts, err := client.Keys(t.Context(), "*").Result()
+			require.NoError(t, err)
+			require.NotEmpty(t, counts, "counted in Redis")
+			all := kept()
+			for _, name := range counts {
+				all[0] = append(all[0], name...)
+				value, err := client.Dump(t.Context(), name).Result()
+				require.NoError(t, err)
+				all[0] = append(all[0], value...)
+			}
+			return all
+		}
+		return store
+	},
+}
+
+func newPostgresServiceStore(t *testing.T) serviceStore {
+	t.Helper()
+	dsn, schema := newSchema(t)
+	return serviceStore{[]string{"-store", postgresURL(dsn)}, func() [][]byte {
+		dump, err := postgres(t).Program("pg_dump", "--schema", schema).Output()
+		require.NoError(t, err)
+		return [][]byte{dump}
+	}}
 }
 
 const serviceBootstrap = `{"orgs":[
@@ -299,9 +310,14 @@ const serviceBootstrap = `{"orgs":[
   {"id":"zoe","email":"zoe@zeta.example","role":"owner","tier":"Pro","keys":[{"ref":"zoe","name":"elsewhere"}]}]}]}`
 
 // writeBootstrap writes the bootstrap of the tests and returns the file.
-func writeBootstrap(t *testing.T) string {
+func writeBootstrap(t *testing.T) string { return writeBootstrapWith(t, "") }
+
+// writeBootstrapWith is writeBootstrap with more users of acme, each with a comma
+// behind.
+func writeBootstrapWith(t *testing.T, users string) string {
 	t.Helper()
-	text := strings.NewReplacer("SIXTY", daysAgo(60), "YESTERDAY", daysAgo(1)).Replace(serviceBootstrap)
+	text := strings.Replace(serviceBootstrap, `"users":[`, `"users":[`+users, 1)
+	text = strings.NewReplacer("SIXTY", daysAgo(60), "YESTERDAY", daysAgo(1)).Replace(text)
 	file := filepath.Join(t.TempDir(), "bootstrap.json")
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	return file
@@ -512,8 +528,22 @@ func TestServiceBadInput(t *testing.T) {
 		{"proxies without header", []string{"-trusted-proxies", "10.0.0.1"}, []string{"-client-ip-header"}},
 		{"bad proxy", []string{"-trusted-proxies", "10.0.0.300", "-client-ip-header", "X-Forwarded-For"}, []string{"-trusted-proxies", "line 1"}},
 		{"two mistakes", []string{"-store", "memory", "-default-limit", "0", "-client-id", "x"}, []string{"-default-limit", "-issuer"}},
+		{"keys without issuer", []string{"-jwks-url", "https://a.example"}, []string{"-issuer"}},
+		{"token use", []string{"-token-use", "access,refresh"}, []string{"-token-use"}},
+		{"no Redis", []string{"-redis", "unix:///nowhere/socket"}, []string{"-redis"}},
+		{"no URL of Redis", []string{"-redis", "redis:secret@host"}, []string{"-redis"}},
+		{"no URL of PostgreSQL", []string{"-store", "postgres://user:secret@host:port/"}, []string{"-store"}},
 		{"no file", []string{"-bootstrap", "nowhere.json"}, []string{"nowhere.json"}},
 		{"unknown member", []string{"-bootstrap", write(`{"orgs":[{"nick":"x"}]}`)}, []string{"nick"}},
+		{"member in another case", []string{"-bootstrap", write(`{"orgs":[{"Name":"x"}]}`)}, []string{"orgs[0]", `"Name"`}},
+		{"member twice", []string{"-bootstrap", write(`{"orgs":[{"name":"x","users":[{"id":"u","role":"user","role":"owner"}]}]}`)}, []string{"orgs[0].users[0]", `"role" twice`}},
+		{"limit of 0", []string{"-bootstrap", write(`{"orgs":[{"name":"x","users":[{"id":"u","role":"user","keys":[{"ref":"1","name":"1","dailyLimit":0}]}]}]}`)}, []string{"keys[0].dailyLimit"}},
+		{"type", []string{"-bootstrap", write(`{"orgs":[{"name":"x","users":[{"id":"u","role":"user","permitted":"yes"}]}]}`)}, []string{"orgs[0].users[0].permitted", "true or false"}},
+		{"time", []string{"-bootstrap", write(`{"orgs":[{"name":"x","users":[{"id":"u","role":"user","keys":[{"ref":"1","name":"1","createdAt":"yesterday"}]}]}]}`)}, []string{"keys[0].createdAt", "time"}},
+		{"no array", []string{"-bootstrap", write(`{"orgs":{}}`)}, []string{"orgs must be an array"}},
+		{"no object", []string{"-bootstrap", write(`[]`)}, []string{"must be a JSON object"}},
+		{"empty", []string{"-bootstrap", write(``)}, []string{"must be a JSON object"}},
+		{"broken off", []string{"-bootstrap", write(`{"orgs":[{"name":"x"`)}, []string{"JSON"}},
 		{"text after", []string{"-bootstrap", write(`{"orgs":[]} {}`)}, []string{"after"}},
 		{"role", []string{"-bootstrap", write(`{"orgs":[{"name":"x","users":[{"id":"u","role":"king"}]}]}`)}, []string{"users[0].role"}},
 		{"two people of one ID", []string{"-bootstrap", write(`{"orgs":[{"name":"x","users":[{"id":"u","role":"user"}]},{"name":"y","users":[{"id":"u","role":"user"}]}]}`)}, []string{"users[0].id"}},
@@ -532,6 +562,7 @@ func TestServiceBadInput(t *testing.T) {
 				require.Contains(t, string(out), want)
 			}
 			require.NotContains(t, string(out), "serving")
+			require.NotContains(t, string(out), "secret", "a password")
 		})
 	}
 }
