@@ -29,6 +29,7 @@ var processes = map[string]program{
 	"postgres insert": on(openPostgres, insertProgram),
 	"postgres write":  on(openPostgres, writeProgram),
 	"postgres server": serverProgram,
+	"fleet node":      nodeProgram,
 	"redis add":       redisProgram(addProgram),
 }
 
@@ -74,7 +75,7 @@ func TestMain(m *testing.M) {
 // A process is a running copy of the test binary.
 type process struct {
 	cmd    *exec.Cmd
-	stdin  io.Closer
+	stdin  io.WriteCloser
 	stdout *bufio.Scanner
 	stderr strings.Builder
 }
