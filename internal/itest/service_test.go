@@ -481,6 +481,32 @@ func TestServiceParallelCreations(t *testing.T) {
 	}
 }
 
+// TestServiceReplacedKeys: on every store as many replaced keys as the cap work at a
+// time (S12, D39), however often a key is rotated.
+func TestServiceReplacedKeys(t *testing.T) {
+	t.Parallel()
+	for name, newStore := range serviceStores {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := startService(t, append([]string{"-dev"}, newStore(t).args...)...)
+			user := s.jwt("demo-user")
+			token, prefix := s.create(user, map[string]any{"name": "x"})
+			tokens := []string{token}
+			for range 5 {
+				got := s.require(201, "POST", "/v1/api-keys/"+prefix+"/rotate", user, map[string]any{"grace": 3600})
+				prefix = got.data("prefix").(string)
+				tokens = append(tokens, got.data("key").(string))
+			}
+			s.require(409, "POST", "/v1/api-keys/"+prefix+"/rotate", user, map[string]any{"grace": 3600})
+			for _, token := range tokens {
+				s.require(200, "GET", "/v1/ping", token, nil)
+			}
+			s.require(201, "POST", "/v1/api-keys/"+prefix+"/rotate", user, nil)
+			s.require(401, "GET", "/v1/ping", tokens[5], nil)
+		})
+	}
+}
+
 // TestServiceBootstrapTwice: the same file again duplicates nothing, shows no
 // token again, and leaves alone what people have changed.
 func TestServiceBootstrapTwice(t *testing.T) {

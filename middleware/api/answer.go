@@ -130,9 +130,12 @@ func refusalOf(err error) *middleware.Refusal {
 		return f
 	}
 	if f, is := errors.AsType[*keys.LimitError](err); is {
+		reason, message := policy.Reason("token_limit"), "The limit of %d API keys per user is reached. Revoke one to make room."
+		if f.Grace {
+			reason, message = "grace_limit", "%d replaced API keys still work, which is the limit. Revoke one of them, or rotate without a grace."
+		}
 		return &middleware.Refusal{
-			Status: http.StatusConflict, Code: "TokenLimitReached", Reason: "token_limit",
-			Message: fmt.Sprintf("The limit of %d API keys per user is reached. Revoke one to make room.", f.Limit),
+			Status: http.StatusConflict, Code: "TokenLimitReached", Reason: reason, Message: fmt.Sprintf(message, f.Limit),
 		}
 	}
 	if problems := fieldProblems(err); problems != nil {

@@ -363,6 +363,23 @@ func TestRotate_D39(t *testing.T) {
 		refused(415, "InvalidRequest", "unsupported_media_type")
 }
 
+// TestReplacedKeys_S12: as many replaced keys as the cap work at a time, so that
+// rotating again and again with a grace makes no sixth key.
+func TestReplacedKeys_S12(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, prefix := w.create("ann")
+	rotate := func(grace int) *reply {
+		return w.do("POST", "/v1/api-keys/"+prefix+"/rotate", request{as: "ann", body: object{"grace": grace}})
+	}
+	for range 5 {
+		prefix = rotate(3600).data(201)["prefix"].(string)
+	}
+	full := rotate(3600).refused(409, "TokenLimitReached", "grace_limit")
+	require.Contains(t, full.Message, "5 replaced")
+	rotate(0).data(201)
+}
+
 // TestTiers_S54: keys are for tiers Pro, Team and Enterprise: 403 on creation for
 // others, by what the store says of the user (D26).
 func TestTiers_S54(t *testing.T) {

@@ -50,10 +50,17 @@ func (e *FieldError) Error() string { return "keys: " + e.Field + ": " + e.Probl
 // [store.ErrLimit].
 type LimitError struct {
 	Limit int // the cap in force, [Options.MaxPerUser]
+
+	// Grace says that it is not about the keys that a user has, but about as many
+	// replaced ones in their grace: see [Manager.Rotate].
+	Grace bool
 }
 
 // Error names the limit (D9).
 func (e *LimitError) Error() string {
+	if e.Grace {
+		return fmt.Sprintf("keys: limit of %d replaced keys in their grace per user reached", e.Limit)
+	}
 	return fmt.Sprintf("keys: limit of %d per user reached", e.Limit)
 }
 

@@ -35,15 +35,20 @@ type RotateParams struct {
 //
 // The organization's period counts from the rotation, the key's own end stays.
 // Both tokens spend the quota of the family, so the overlap does not double it.
-// The old key does not count toward the cap any more: a rotation is never refused
-// for it. Nor is the user's tier looked at, which is a matter of creation (D26). A
-// key that is being rotated away can be revoked before its time, and cannot be
-// rotated again.
+// The old key does not count toward the cap any more: a rotation without a grace is
+// never refused for it. With one, as many keys of a user as the cap may be in their
+// grace, so that at most twice as many tokens work; whoever needs another one
+// revokes one of those, or rotates without a grace. Nor is the user's tier looked
+// at, which is a matter of creation (D26). A key that is being rotated away can be
+// revoked before its time, and cannot be rotated again.
 //
 // The errors are: a [FieldError] for a bad Grace; [store.ErrNotFound] if there is
 // no such key or it is revoked; and [ErrNotActive] if it does not work now: it is
 // expired, disabled, rotated already, or its user is suspended or without a needed
-// grant (D35). Of concurrent rotations of one key exactly one succeeds. After any
+// grant (D35); and a [LimitError] for too many keys in their grace. These are
+// counted before the step that replaces the key, and not in it: rotations of
+// different keys at the same time can exceed that bound, by no more than the keys
+// that the user has. Of concurrent rotations of one key exactly one succeeds. After any
 // other error the rotation may have taken place with a token that nobody knows;
 // with a grace period there is time to notice.
 func (m *Manager) Rotate(ctx context.Context, p RotateParams) (token.Token, *store.Key, error) {
@@ -88,6 +93,16 @@ func (m *Manager) rotateOnce(ctx context.Context, a *act, p RotateParams) (token
 		return token.Token{}, nil, fmt.Errorf("%w: %s", ErrNotActive, st.Reasons[0])
 	}
 
+	if p.Grace > 0 && m.maxPerUser >= 0 {
+		n, err := m.inGrace(ctx, old.Org, old.User, now)
+		if err != nil {
+			return token.Token{}, nil, err
+		}
+		if n >= m.maxPerUser {
+			return token.Token{}, nil, &LimitError{Limit: m.maxPerUser, Grace: true}
+		}
+	}
+
 	k := *old
 	k.Scopes = slices.Clone(old.Scopes)
 	k.CreatedAt = now
@@ -100,4 +115,25 @@ func (m *Manager) rotateOnce(ctx context.Context, a *act, p RotateParams) (token
 		return token.Token{}, nil, err
 	}
 	return t, &k, nil
+}
+
+// inGrace counts the replaced keys of a user that still work.
+func (m *Manager) inGrace(ctx context.Context, org, user string, now time.Time) (n int, err error) {
+	q := store.Query{Org: org, User: user, Revoked: true, Limit: 1000}
+	for {
+		page, err := m.store.Keys(ctx, q)
+		if err != nil {
+			return 0, err
+		}
+		for _, k := range page {
+			if !k.Revoked && k.RevokedAt.After(now) {
+				n++
+			}
+		}
+		if len(page) < q.Limit {
+			return n, nil
+		}
+		last := page[len(page)-1]
+		q.After = store.Cursor{CreatedAt: last.CreatedAt, ID: last.ID}
+	}
 }

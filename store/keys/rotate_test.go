@@ -231,3 +231,97 @@ func TestRotationRestartsThePeriod(t *testing.T) {
 	b.clock.Add(day)
 	require.Equal(t, policy.Expired, b.use(tok.Reveal()))
 }
+
+// TestReplacedKeysAreBounded: as many replaced keys as the cap may work beside those
+// that a user has, however often they are rotated (S12, D39): a chain of rotations
+// with long graces does not make a sixth one.
+func TestReplacedKeysAreBounded(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	_, k := b.create()
+	var replaced []*store.Key
+	for range 5 {
+		_, next, err := b.Rotate(t.Context(), keys.RotateParams{Ref: ref(k), Grace: keys.MaxGrace})
+		require.NoError(t, err)
+		replaced = append(replaced, k)
+		k = next
+	}
+	refused := func() {
+		t.Helper()
+		before := b.stored(k.ID)
+		_, _, err := b.Rotate(t.Context(), keys.RotateParams{Ref: ref(k), Grace: time.Second})
+		var limit *keys.LimitError
+		require.ErrorAs(t, err, &limit)
+		require.Equal(t, keys.LimitError{Limit: 5, Grace: true}, *limit)
+		require.ErrorIs(t, err, store.ErrLimit)
+		require.Equal(t, before, b.stored(k.ID), "nothing was changed")
+	}
+	refused()
+
+	// Nor does giving the key up and making another one help.
+	require.NoError(t, b.Revoke(t.Context(), owner, ref(k)))
+	_, k = b.create()
+	refused()
+
+	// Another user's are counted apart.
+	_, bobs := b.createFor("bob")
+	_, _, err := b.Rotate(t.Context(), keys.RotateParams{Ref: ref(bobs), Grace: time.Hour})
+	require.NoError(t, err)
+
+	// Without a grace there is nothing to count.
+	_, k, err = b.Rotate(t.Context(), keys.RotateParams{Ref: ref(k)})
+	require.NoError(t, err)
+	refused()
+
+	// A place is free when one of them is revoked, or when its grace is over.
+	require.NoError(t, b.Revoke(t.Context(), owner, ref(replaced[2])))
+	_, k, err = b.Rotate(t.Context(), keys.RotateParams{Ref: ref(k), Grace: time.Second})
+	require.NoError(t, err)
+	refused()
+	b.clock.Add(time.Second)
+	_, _, err = b.Rotate(t.Context(), keys.RotateParams{Ref: ref(k), Grace: time.Second})
+	require.NoError(t, err)
+}
+
+// TestReplacedKeysWithoutACap: without a cap there is none on replaced keys either.
+func TestReplacedKeysWithoutACap(t *testing.T) {
+	t.Parallel()
+	b := setup(t, &keys.Options{MaxPerUser: -1})
+	_, k := b.create()
+	for range 10 {
+		_, next, err := b.Rotate(t.Context(), keys.RotateParams{Ref: ref(k), Grace: time.Hour})
+		require.NoError(t, err)
+		k = next
+	}
+}
+
+// TestReplacedKeysAtOnce: rotations of different keys at the same time can exceed the
+// bound by what the user has, and by no more.
+func TestReplacedKeysAtOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	var wg sync.WaitGroup
+	for range 5 {
+		_, k := b.create()
+		wg.Go(func() {
+			for {
+				_, next, err := b.Rotate(t.Context(), keys.RotateParams{Ref: ref(k), Grace: time.Hour})
+				if err != nil {
+					return
+				}
+				k = next
+			}
+		})
+	}
+	wg.Wait()
+	page, err := b.List(t.Context(), store.Query{Org: "acme", User: "ada", Revoked: true})
+	require.NoError(t, err)
+	inGrace := 0
+	for _, k := range page {
+		if !k.RevokedAt.IsZero() {
+			inGrace++
+		}
+	}
+	require.GreaterOrEqual(t, inGrace, 5)
+	require.LessOrEqual(t, inGrace, 5+4)
+}
