@@ -33,9 +33,6 @@ type creationView struct {
 
 // getAccount serves GET /v1/me.
 func getAccount(c *call) (*answer, error) {
-	if _, err := c.query(); err != nil {
-		return nil, err
-	}
 	a, err := c.mgr.Allowance(c.r.Context(), c.actor, c.user.Org, c.user.ID)
 	if err != nil {
 		return nil, err
@@ -78,9 +75,6 @@ func orgKeyUsage(c *call) (*answer, error) { return c.usageOf(c.orgKey()) }
 // usageOf tells of the use of one key. A quota that cannot be looked at is left out,
 // since the days are worth having without it.
 func (c *call) usageOf(ref keys.Ref) (*answer, error) {
-	if _, err := c.query(); err != nil {
-		return nil, err
-	}
 	k, days, err := c.mgr.Days(c.r.Context(), ref)
 	if err != nil {
 		return nil, err

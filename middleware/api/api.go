@@ -108,7 +108,7 @@ func (a *api) routes() []route {
 		{"GET", "/v1/usage", a.guard.Authenticate(http.HandlerFunc(a.usage))},
 
 		{"POST", "/v1/api-keys", a.person(audit.KeyCreate, createKey)},
-		{"GET", "/v1/api-keys", a.person("", listKeys)},
+		{"GET", "/v1/api-keys", a.person("", listKeys, "limit", "cursor")},
 		{"GET", "/v1/api-keys/{prefix}", a.person("", getKey)},
 		{"PATCH", "/v1/api-keys/{prefix}", a.person(audit.KeyUpdate, updateKey)},
 		{"DELETE", "/v1/api-keys/{prefix}", a.person(audit.KeyRevoke, revokeKey)},
@@ -117,14 +117,14 @@ func (a *api) routes() []route {
 
 		{"GET", "/v1/org/token-settings", a.owner(audit.Authentication, getSettings)},
 		{"PATCH", "/v1/org/token-settings", a.owner(audit.SettingsUpdate, updateSettings)},
-		{"POST", "/v1/org/token-settings/preview", a.owner(audit.Authentication, previewSettings)},
-		{"GET", "/v1/org/api-keys", a.owner(audit.Authentication, listOrgKeys)},
+		{"POST", "/v1/org/token-settings/preview", a.owner(audit.Authentication, previewSettings, "days")},
+		{"GET", "/v1/org/api-keys", a.owner(audit.Authentication, listOrgKeys, "name", "creator", "status", "revoked", "limit", "cursor")},
 		{"GET", "/v1/org/api-keys/{prefix}", a.owner(audit.Authentication, getOrgKey)},
 		{"PATCH", "/v1/org/api-keys/{prefix}", a.owner(audit.KeyUpdate, updateOrgKey)},
 		{"DELETE", "/v1/org/api-keys/{prefix}", a.owner(audit.KeyRevoke, revokeOrgKey)},
-		{"GET", "/v1/org/api-keys/{prefix}/explain", a.owner(audit.Authentication, explainOrgKey)},
+		{"GET", "/v1/org/api-keys/{prefix}/explain", a.owner(audit.Authentication, explainOrgKey, "address")},
 		{"GET", "/v1/org/api-keys/{prefix}/usage", a.owner(audit.Authentication, orgKeyUsage)},
-		{"GET", "/v1/org/users", a.owner(audit.Authentication, listUsers)},
+		{"GET", "/v1/org/users", a.owner(audit.Authentication, listUsers, "limit", "cursor")},
 		{"PUT", "/v1/org/users/{user}/token-permission", a.owner(audit.UserPermission, grantPermission)},
 		{"DELETE", "/v1/org/users/{user}/token-permission", a.owner(audit.UserPermission, withdrawPermission)},
 	}

@@ -18,7 +18,8 @@ type call struct {
 	user  *store.User // as the store has it now: who is calling, whatever the credential says beside
 	actor keys.Actor
 
-	action string // of the trail, if the call is refused here
+	action string            // of the trail, if the call is refused here
+	params map[string]string // of the query, as far as the operation has them
 }
 
 // An operation serves a call. It returns the answer of a success, or an error that
@@ -26,9 +27,39 @@ type call struct {
 type operation func(c *call) (*answer, error)
 
 // person returns the handler of an operation that people have on what is theirs. It
-// takes a human credential, asked for as such (S60, D25). A caller who is refused
-// here is in the trail under action, unless that is empty.
-func (a *api) person(action string, op operation) http.Handler {
+// takes a human credential, asked for as such (S60, D25), and a query with none but
+// the params. A caller who is refused here is in the trail under action, unless that
+// is empty.
+func (a *api) person(action string, op operation, params ...string) http.Handler {
+	return a.serve(action, op.with(params))
+}
+
+// owner returns the handler of an operation on the organization of its caller, for
+// owners only (S22, S30, S47).
+func (a *api) owner(action string, op operation, params ...string) http.Handler {
+	op = op.with(params)
+	return a.serve(action, func(c *call) (*answer, error) {
+		if c.actor.Role != keys.Owner {
+			c.refused(keys.ErrForbidden)
+			return nil, forbidden("owner_required", "Only owners of the organization may do this.")
+		}
+		return op(c)
+	})
+}
+
+// with returns op behind the reading of its parameters.
+func (op operation) with(params []string) operation {
+	return func(c *call) (*answer, error) {
+		var err error
+		if c.params, err = c.query(params...); err != nil {
+			return nil, err
+		}
+		return op(c)
+	}
+}
+
+// serve returns the handler that finds out who is calling, and answers.
+func (a *api) serve(action string, op operation) http.Handler {
 	return a.people.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &call{api: a, w: w, r: r, action: action}
 		var ok *answer
@@ -42,18 +73,6 @@ func (a *api) person(action string, op operation) http.Handler {
 		}
 		ok.write(w)
 	}))
-}
-
-// owner returns the handler of an operation on the organization of its caller, for
-// owners only (S22, S30, S47).
-func (a *api) owner(action string, op operation) http.Handler {
-	return a.person(action, func(c *call) (*answer, error) {
-		if c.actor.Role != keys.Owner {
-			c.refused(keys.ErrForbidden)
-			return nil, forbidden("owner_required", "Only owners of the organization may do this.")
-		}
-		return op(c)
-	})
 }
 
 // refused tells the trail that the call is refused here, for the reason that err

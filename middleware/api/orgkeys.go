@@ -51,21 +51,18 @@ func viewAddr(a netip.Addr) string { return a.String() }
 
 // listOrgKeys serves GET /v1/org/api-keys.
 func listOrgKeys(c *call) (*answer, error) {
-	params, err := c.query("name", "creator", "status", "revoked", "limit", "cursor")
-	if err != nil {
+	q := keys.TableQuery{Org: c.user.Org, Name: c.params["name"], Creator: c.params["creator"]}
+	var err error
+	if q.State, err = readState(c.params); err != nil {
 		return nil, err
 	}
-	q := keys.TableQuery{Org: c.user.Org, Name: params["name"], Creator: params["creator"]}
-	if q.State, err = readState(params); err != nil {
+	if q.Revoked, err = readRevoked(c.params); err != nil {
 		return nil, err
 	}
-	if q.Revoked, err = readRevoked(params); err != nil {
+	if q.Limit, err = readNumber(c.params, "limit", maxPage); err != nil {
 		return nil, err
 	}
-	if q.Limit, err = readNumber(params, "limit", maxPage); err != nil {
-		return nil, err
-	}
-	if q.After, err = readKeyCursor(params); err != nil {
+	if q.After, err = readKeyCursor(c.params); err != nil {
 		return nil, err
 	}
 	rows, next, err := c.mgr.Table(c.r.Context(), q)
@@ -163,12 +160,9 @@ type ruleView struct {
 
 // explainOrgKey serves GET /v1/org/api-keys/{prefix}/explain. It spends nothing.
 func explainOrgKey(c *call) (*answer, error) {
-	params, err := c.query("address")
-	if err != nil {
-		return nil, err
-	}
 	var addr netip.Addr
-	if text, there := params["address"]; there {
+	if text, there := c.params["address"]; there {
+		var err error
 		if addr, err = netip.ParseAddr(text); err != nil || addr.Zone() != "" {
 			return nil, invalidField("address", "must be an IP address without a zone")
 		}

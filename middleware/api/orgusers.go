@@ -28,15 +28,11 @@ func viewUser(u *store.User) userView {
 
 // listUsers serves GET /v1/org/users.
 func listUsers(c *call) (*answer, error) {
-	params, err := c.query("limit", "cursor")
+	limit, err := readNumber(c.params, "limit", maxPage)
 	if err != nil {
 		return nil, err
 	}
-	limit, err := readNumber(params, "limit", maxPage)
-	if err != nil {
-		return nil, err
-	}
-	after, err := readCursor(params)
+	after, err := readCursor(c.params)
 	if err != nil {
 		return nil, err
 	}

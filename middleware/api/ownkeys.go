@@ -137,15 +137,12 @@ func readExpiresAt(to **time.Time) reader {
 // listKeys serves GET /v1/api-keys: the caller's own keys (S51, S58), also of a
 // user without permission (D35).
 func listKeys(c *call) (*answer, error) {
-	params, err := c.query("limit", "cursor")
-	if err != nil {
-		return nil, err
-	}
 	q := keys.TableQuery{Org: c.user.Org, User: c.user.ID}
-	if q.Limit, err = readNumber(params, "limit", maxPage); err != nil {
+	var err error
+	if q.Limit, err = readNumber(c.params, "limit", maxPage); err != nil {
 		return nil, err
 	}
-	if q.After, err = readKeyCursor(params); err != nil {
+	if q.After, err = readKeyCursor(c.params); err != nil {
 		return nil, err
 	}
 	rows, next, err := c.mgr.Table(c.r.Context(), q)

@@ -12,12 +12,8 @@ import (
 // previewSettings serves POST /v1/org/token-settings/preview: what PATCH would do
 // with the same body. It does nothing.
 func previewSettings(c *call) (*answer, error) {
-	params, err := c.query("days")
-	if err != nil {
-		return nil, err
-	}
 	// Uses are counted by day, for so many days.
-	days, err := readNumber(params, "days", store.MaxUseDays)
+	days, err := readNumber(c.params, "days", store.MaxUseDays)
 	if err != nil {
 		return nil, err
 	}

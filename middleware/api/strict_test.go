@@ -248,3 +248,28 @@ func FuzzStrictJSON(f *testing.F) {
 		require.Equal(t, object{s, n, b, l}, got)
 	})
 }
+
+// TestUnknownParameters: an operation takes the parameters of its document and no
+// others, each once; whoever may not call it at all is told that first.
+func TestUnknownParameters(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, prefix := w.create("olga")
+	before := w.dump()
+	for _, op := range operations(t) {
+		if op.name() == "GET /v1/openapi.json" {
+			continue
+		}
+		path := strings.NewReplacer("{prefix}", prefix, "{user}", "ann").Replace(op.path)
+		r := request{as: "olga", headers: map[string]string{"If-Match": "*"}}
+		if op.body() {
+			r.body = sample(op.name())
+		}
+		w.do(op.method, path+"?unknown=1", r).invalid("unknown")
+		if strings.HasPrefix(op.path, "/v1/org/") {
+			r.as = "ann"
+			w.do(op.method, path+"?unknown=1", r).refused(403, "Forbidden", "owner_required")
+		}
+	}
+	require.Equal(t, before, w.dump())
+}
