@@ -16,6 +16,13 @@ import (
 	"github.com/keystile/keystile/ratelimit/rediscounter"
 )
 
+// What go-redis logs of servers that are away is not worth reading here.
+func init() { redis.SetLogger(silent{}) }
+
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
+
 // sharedRedis is the server of all tests that do not harm it.
 var sharedRedis = sync.OnceValues(func() (*servers.Redis, error) {
 	r, err := servers.StartRedis()

@@ -2,9 +2,7 @@ package rediscounter
 
 import (
 	"context"
-	"crypto/sha1"
 	_ "embed"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -31,8 +29,7 @@ var (
 type script struct{ text, hash string }
 
 func newScript(text string) *script {
-	sum := sha1.Sum([]byte(text)) // by which servers name scripts
-	return &script{text, hex.EncodeToString(sum[:])}
+	return &script{text, redis.NewScript(text).Hash()}
 }
 
 // errAnswer is the answer that none of the scripts gives.

@@ -2,6 +2,7 @@ package servers
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -73,7 +74,7 @@ func (c *RedisCluster) start(n int) error {
 
 // tell sends a command to a node and requires that the answer has a text.
 func (c *RedisCluster) tell(node int, command, want string) error {
-	conn, err := net.DialTimeout("tcp", c.addrs[node], patience)
+	conn, err := new(net.Dialer).DialContext(context.Background(), "tcp", c.addrs[node])
 	if err != nil {
 		return err
 	}
@@ -96,7 +97,7 @@ func (c *RedisCluster) tell(node int, command, want string) error {
 func freePorts(n int) ([]string, error) {
 	var ports []string
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
 		}
