@@ -30,6 +30,9 @@ var processes = map[string]program{
 	"postgres write":  on(openPostgres, writeProgram),
 	"postgres server": serverProgram,
 	"fleet node":      nodeProgram,
+	"sqlite lease":    backendLeases(openSQLite),
+	"postgres lease":  backendLeases(openPostgres),
+	"redis lease":     leaseProgram(redisLender),
 	"redis add":       redisProgram(addProgram),
 }
 
