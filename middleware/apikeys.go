@@ -115,10 +115,10 @@ func (a *apiKeys) verify(ctx context.Context, c *credentials, now time.Time) (st
 	verified, err := a.verifier.Verify(ctx, c.token, now)
 	switch {
 	case err == nil:
-	case errors.Is(err, token.ErrMalformed):
-		return store.Verified{}, errMalformed
 	case errors.Is(err, store.ErrNotFound):
 		return store.Verified{}, errUnknownKey
+	case errors.Is(err, token.ErrMalformed):
+		return store.Verified{}, errMalformed
 	default:
 		return store.Verified{}, err
 	}

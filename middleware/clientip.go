@@ -140,11 +140,8 @@ func onUnixSocket(r *http.Request) bool {
 
 // remoteAddr reads r.RemoteAddr.
 func remoteAddr(r *http.Request) netip.Addr {
-	// The usual case comes first, as an http.Server writes it for IPv4.
-	if strings.IndexByte(r.RemoteAddr, ':') > 0 {
-		if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && ap.Addr().Is4() {
-			return ap.Addr()
-		}
+	if a, ok := parseIPv4Port(r.RemoteAddr); ok {
+		return a
 	}
 	host, ok := cutPort(r.RemoteAddr)
 	if !ok {
@@ -152,6 +149,34 @@ func remoteAddr(r *http.Request) netip.Addr {
 	}
 	a, _ := netip.ParseAddr(host) // the zero Addr with any error
 	return a.Unmap().WithZone("")
+}
+
+// parseIPv4Port reads "192.0.2.1:80", which is what nearly every request has, in
+// half of the time that the general way takes. That decides about everything that
+// is refused here, so that nothing is to be understood in two ways.
+func parseIPv4Port(s string) (a netip.Addr, ok bool) {
+	var b [4]byte
+	octet, begin, n := 0, 0, 0 // the octet that is read, where it began, and its number
+	for i := range len(s) {
+		c := s[i]
+		if '0' <= c && c <= '9' {
+			octet = 10*octet + int(c-'0')
+			continue
+		}
+		digits := i - begin
+		if digits < 1 || digits > 3 || octet > 255 || digits > 1 && s[begin] == '0' {
+			return a, false
+		}
+		b[n] = byte(octet)
+		if n == len(b)-1 {
+			return netip.AddrFrom4(b), c == ':' && isPort(s[i+1:])
+		}
+		if c != '.' {
+			return a, false
+		}
+		octet, begin, n = 0, i+1, n+1
+	}
+	return a, false
 }
 
 // parseHop reads one hop of X-Forwarded-For.

@@ -523,6 +523,30 @@ func addrBudgets(proxies middleware.TrustedProxies) []addrBudget {
 	}
 }
 
+// FuzzPeerIP compares what is read of "host:port" with net/netip and a pattern: an
+// address is read as what it says, or not at all.
+func FuzzPeerIP(f *testing.F) {
+	for _, s := range []string{
+		"192.0.2.1:1234", "192.0.2.1:99999", "192.0.2.1:123456", "192.0.2.1:_x", "192.0.2.1:", "192.0.2.01:1", "0.0.0.0:0",
+		"255.255.255.255:65535", "256.0.2.1:1", "1.2.3:4", "1.2.3.4.5:6", "1..2.3:4", ".1.2.3:4", "1.2.3.:4", "1.2.3.4", "1.2.3.4:5:6",
+		"00.2.3.4:1", "1.2.3.4294967297:1", "18446744073709551617.2.3.4:1", "1.2.3.4 :5", "1.2.3.4:+5", "1:2", "::1", ":",
+	} {
+		f.Add(s)
+	}
+	port := regexp.MustCompile(`^([0-9]{1,5}|_[A-Za-z0-9._-]+)$`)
+	f.Fuzz(func(t *testing.T, s string) {
+		if strings.Count(s, ":") > 1 || strings.HasPrefix(s, "[") || s == "@" {
+			return // IPv6
+		}
+		host, p, found := strings.Cut(s, ":")
+		want, _ := netip.ParseAddr(host)
+		if found && !port.MatchString(p) {
+			want = netip.Addr{}
+		}
+		require.Equal(t, want, middleware.PeerIP(addrRequest(s, "")), "%q", s)
+	})
+}
+
 // FuzzForwardedFor compares with a walk over all the hops, which are split and
 // matched by other means, and checks what must hold of every answer: an
 // untrusted peer has its own address, and what a client sends to the left of the

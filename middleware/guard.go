@@ -384,10 +384,10 @@ func (c *core) authenticate(r *http.Request, d *decision) *Refusal {
 		}
 		d.err = err
 		switch {
-		case errors.Is(err, ErrNoCredential):
-			continue
 		case errors.Is(err, ErrInvalidCredential):
 			return c.refusals.of(policy.InvalidToken)
+		case errors.Is(err, ErrNoCredential):
+			continue
 		}
 		return c.refusals.failed(err)
 	}
