@@ -204,12 +204,15 @@ func TestRedisDamaged(t *testing.T) {
 	}
 }
 
-// A redisThrough is a client whose connections go through what wrap returns, with
+// redisPlaces is how many connections a client of redisThrough has.
+const redisPlaces = 8
+
+// redisThrough returns a client whose connections go through what wrap returns, with
 // the settings that go-redis has by itself: it would send commands up to four times.
 func redisThrough(t *testing.T, wrap func(net.Conn) net.Conn) *redis.Client {
 	t.Helper()
 	socket := redisServer(t).Socket()
-	client := redis.NewClient(&redis.Options{Dialer: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	client := redis.NewClient(&redis.Options{PoolSize: redisPlaces, Dialer: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
 		if err != nil {
 			return nil, err
@@ -316,4 +319,56 @@ func TestRedisEndedContext(t *testing.T) {
 		require.ErrorIs(t, err, context.DeadlineExceeded, call.name)
 	}
 	r.Continue()
+}
+
+// A cutConn is a connection that leads nowhere when it is cut: nothing arrives, and
+// nobody says so.
+type cutConn struct {
+	net.Conn
+	cut *atomic.Bool
+}
+
+func (c *cutConn) Write(b []byte) (int, error) {
+	if c.cut.Load() {
+		return len(b), nil
+	}
+	return c.Conn.Write(b)
+}
+
+// TestRedisHalfOpen has the connections of a client lead nowhere, while new ones
+// work: a call for each of them fails by the timeout, and then all is well.
+func TestRedisHalfOpen(t *testing.T) {
+	t.Parallel()
+	const timeout = 100 * time.Millisecond
+	f := newRedisFixture(t)
+	var now atomic.Pointer[atomic.Bool]
+	now.Store(new(atomic.Bool))
+	client := redisThrough(t, func(conn net.Conn) net.Conn { return &cutConn{conn, now.Load()} })
+	client.Options().ContextTimeoutEnabled = true // as Open does
+	c := rediscounter.New(client, &rediscounter.Options{Prefix: f.prefix, Timeout: timeout})
+	for client.PoolStats().IdleConns < redisPlaces {
+		var wg sync.WaitGroup
+		for range 4 * redisPlaces {
+			wg.Go(func() { _, _, _ = c.Add(t.Context(), "k", testDay, 1, 250) })
+		}
+		wg.Wait()
+	}
+	before, _, err := f.Add(t.Context(), "k", testDay, 0, 0)
+	require.NoError(t, err)
+
+	now.Swap(new(atomic.Bool)).Store(true)
+	began, failed := time.Now(), 0
+	for {
+		_, ok, err := c.Add(t.Context(), "k", testDay, 1, 1<<40)
+		if ok {
+			break
+		}
+		require.NoError(t, notRedisFailure(err))
+		failed++
+	}
+	t.Logf("%d calls failed with %d connections, within %s", failed, redisPlaces, time.Since(began).Round(time.Millisecond))
+	require.LessOrEqual(t, failed, redisPlaces)
+	after, _, err := f.Add(t.Context(), "k", testDay, 0, 0)
+	require.NoError(t, err)
+	require.Equal(t, before+1, after)
 }

@@ -126,3 +126,33 @@ func keepsCounts(t *testing.T, r *servers.Redis, down func(r *servers.Redis) err
 	require.NoError(t, err)
 	require.Equal(t, ratelimit.Loan{Lent: 14, Count: 14}, loan)
 }
+
+// TestRedisFailover shows what a replica that takes over does not know: what the
+// old server acknowledges meanwhile. With min-replicas-to-write that one refuses to
+// count when it has lost its replica.
+func TestRedisFailover(t *testing.T) {
+	t.Parallel()
+	port, err := servers.FreePort()
+	require.NoError(t, err)
+	client := openRedis(t, startRedis(t, "--bind", "127.0.0.1", "--port", port, "--repl-diskless-sync-delay", "0").URL())
+	promoted := openRedis(t, startRedis(t, "--replicaof", "127.0.0.1 "+port).URL())
+	old, next := rediscounter.New(client, nil), rediscounter.New(promoted, nil)
+	add := func(c *rediscounter.Counter, n, want int64) {
+		t.Helper()
+		count, ok, err := c.Add(t.Context(), "k", testDay, n, 250)
+		require.NoError(t, err)
+		require.True(t, ok)
+		require.Equal(t, want, count)
+	}
+	add(old, 100, 100)
+	require.Eventually(t, func() bool {
+		count, _, err := next.Add(t.Context(), "k", testDay, 0, 0)
+		return err == nil && count == 100
+	}, 30*time.Second, time.Millisecond)
+
+	require.NoError(t, promoted.ReplicaOf(t.Context(), "NO", "ONE").Err())
+	add(old, 100, 200)
+	add(next, 150, 250) // 350 in all
+	require.NoError(t, client.ConfigSet(t.Context(), "min-replicas-to-write", "1").Err())
+	requireRedisFailures(t, old, redisWrites[:3], "NOREPLICAS")
+}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -31,16 +30,20 @@ func StartRedisCluster(n int) (*RedisCluster, error) {
 func (c *RedisCluster) start(n int) error {
 	const slots = 16384
 	for i := range n {
-		ports, err := freePorts(2)
+		port, err := FreePort()
 		if err != nil {
 			return err
 		}
-		r, err := StartRedis("--bind", "127.0.0.1", "--port", ports[0], "--cluster-enabled", "yes", "--cluster-port", ports[1])
+		bus, err := FreePort()
+		if err != nil {
+			return err
+		}
+		r, err := StartRedis("--bind", "127.0.0.1", "--port", port, "--cluster-enabled", "yes", "--cluster-port", bus)
 		if err != nil {
 			return err
 		}
 		c.nodes = append(c.nodes, r)
-		c.addrs = append(c.addrs, net.JoinHostPort("127.0.0.1", ports[0]))
+		c.addrs = append(c.addrs, net.JoinHostPort("127.0.0.1", port))
 		for _, command := range []string{
 			fmt.Sprintf("CLUSTER ADDSLOTSRANGE %d %d", i*slots/n, (i+1)*slots/n-1),
 			fmt.Sprintf("CLUSTER SET-CONFIG-EPOCH %d", i+1),
@@ -50,7 +53,7 @@ func (c *RedisCluster) start(n int) error {
 			}
 		}
 		if i > 0 {
-			if err := c.tell(0, "CLUSTER MEET 127.0.0.1 "+strings.Join(ports, " "), "+OK"); err != nil {
+			if err := c.tell(0, "CLUSTER MEET 127.0.0.1 "+port+" "+bus, "+OK"); err != nil {
 				return err
 			}
 		}
@@ -93,18 +96,15 @@ func (c *RedisCluster) tell(node int, command, want string) error {
 	return nil
 }
 
-// freePorts returns ports of the loopback interface on which nobody listens.
-func freePorts(n int) ([]string, error) {
-	var ports []string
-	for range n {
-		l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		ports = append(ports, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+// FreePort returns a port of the loopback interface on which nobody listens.
+func FreePort() (string, error) {
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
 	}
-	return ports, nil
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	return port, err
 }
 
 // Addrs returns the addresses of the nodes.
