@@ -119,37 +119,41 @@ func jwks(t testing.TB, keys ...any) string {
 
 // people is a Users that counts, and fails on demand.
 type people struct {
-	mu     sync.Mutex
-	users  map[string]*store.User // by org and id
-	reads  int
-	writes int
-	err    error
+	mu       sync.Mutex
+	users    map[string]*store.User // by org and id
+	reads    int
+	writes   int
+	err      error
+	writeErr error
 }
 
-func (p *people) User(_ context.Context, org, id string) (*store.User, error) {
+func (p *people) SignIn(_ context.Context, org, id string, edit func(u *store.User) error) (*store.User, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.reads++
-	u, ok := p.users[org+"/"+id]
-	switch {
-	case p.err != nil:
+	if p.err != nil {
 		return nil, p.err
-	case !ok:
-		return nil, store.ErrNotFound
 	}
-	return u, nil
-}
-
-func (p *people) PutUser(_ context.Context, u *store.User) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	u := store.User{Org: org, ID: id}
+	known := p.users[org+"/"+id]
+	if known != nil {
+		u = *known
+	}
+	if err := edit(&u); err != nil {
+		return nil, err
+	}
+	if known != nil && u == *known {
+		return known, nil
+	}
 	p.writes++
+	if p.writeErr != nil {
+		return nil, p.writeErr
+	}
 	if p.users == nil {
 		p.users = map[string]*store.User{}
 	}
-	v := *u
-	p.users[u.Org+"/"+u.ID] = &v
-	return nil
+	p.users[org+"/"+id] = &u
+	return &u, nil
 }
 
 func (p *people) fail(err error) {

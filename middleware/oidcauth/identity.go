@@ -3,7 +3,6 @@ package oidcauth
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -39,22 +38,19 @@ type Identity struct {
 // Users keeps the records of users; the Manager of package keys is one.
 //
 // When a token is verified, which is at most once a minute while it is in use, the
-// record of its person is read, and written if the [Identity] says otherwise or if
+// record of its person is brought up to date by what the [Identity] says, and made if
 // there is none (D42): Email, Tier and Owner where the token says them, never
 // SuspendedAt and the grant. Where it does not say them, Tier and Owner of the
 // Principal are those of the record. A person whose record is suspended is refused,
 // by 401 (D17): within a minute, since verified tokens are remembered. A failure of
 // Users is answered by 503.
-//
-// Nothing is locked between the read and the write, which happens only at the first
-// sign-in and when claims change: what the host pushes about the same person in that
-// instant is lost if PutUser replaces the whole record, as that of a Manager does.
 type Users interface {
-	// User returns a user. The error wraps store.ErrNotFound if there is none.
-	User(ctx context.Context, org, id string) (*store.User, error)
-
-	// PutUser adds a user, or replaces what is known of one.
-	PutUser(ctx context.Context, u *store.User) error
+	// SignIn returns the record of a user after edit has changed it; of one that is
+	// not known, a new record. It writes nothing if there is nothing to change. Where
+	// somebody else changes the record meanwhile, edit is called again with what it
+	// is then, so that no suspension is lost. An error of edit is returned, wrapped,
+	// and nothing is written.
+	SignIn(ctx context.Context, org, user string, edit func(u *store.User) error) (*store.User, error)
 }
 
 // identify completes p by what the claims and the record of the person say.
@@ -104,7 +100,9 @@ func (a *Authenticator) named(claims map[string]any, sub string) (Identity, erro
 	if strings.HasPrefix(org, ownPrefix) {
 		return id, errOwnPrefix
 	}
-	id.Org = cmp.Or(org, ownPrefix+sub)
+	if id.Org = cmp.Or(org, ownPrefix+sub); len(id.Org) > store.MaxID {
+		return id, errSubject // too long for an organization of one's own
+	}
 	if a.opts.EmailClaim == defaultEmailClaim && claims["email_verified"] != true {
 		id.Email = ""
 	}
@@ -117,26 +115,19 @@ func (a *Authenticator) named(claims map[string]any, sub string) (Identity, erro
 
 // record brings the record of a person up to date and returns it.
 func (a *Authenticator) record(ctx context.Context, id Identity, sub string) (*store.User, error) {
-	known, err := a.opts.Users.User(ctx, id.Org, sub)
-	if errors.Is(err, store.ErrNotFound) {
-		known = &store.User{Org: id.Org, ID: sub}
-	} else if err != nil {
+	u, err := a.opts.Users.SignIn(ctx, id.Org, sub, func(u *store.User) error {
+		if !u.SuspendedAt.IsZero() {
+			return errSuspended
+		}
+		u.Email = cmp.Or(id.Email, u.Email)
+		u.Tier = cmp.Or(id.Tier, u.Tier)
+		if id.Owner != nil {
+			u.Owner = *id.Owner
+		}
+		return nil
+	})
+	if err != nil {
 		return nil, fmt.Errorf("oidcauth: Users: %w", err)
 	}
-	if !known.SuspendedAt.IsZero() {
-		return nil, errSuspended
-	}
-	u := *known
-	u.Email = cmp.Or(id.Email, u.Email)
-	u.Tier = cmp.Or(id.Tier, u.Tier)
-	if id.Owner != nil {
-		u.Owner = *id.Owner
-	}
-	if err == nil && u == *known {
-		return known, nil
-	}
-	if err := a.opts.Users.PutUser(ctx, &u); err != nil {
-		return nil, fmt.Errorf("oidcauth: Users: %w", err)
-	}
-	return &u, nil
+	return u, nil
 }

@@ -202,14 +202,10 @@ func TestUsers_Failure_S76(t *testing.T) {
 	known.fail(nil)
 	accepted(t, a, token)
 
-	a = open(t, shared(), oidcauth.Options{Users: writeFails{&known}})
+	known.writeErr = errors.New("disk is full")
 	unavailable(t, a, shared().AccessToken("bob", nil), "disk is full")
 	accepted(t, a, token)
 }
-
-type writeFails struct{ *people }
-
-func (writeFails) PutUser(context.Context, *store.User) error { return errors.New("disk is full") }
 
 // A person without an organization has no record.
 func TestUsers_NoOrganization(t *testing.T) {
@@ -233,4 +229,20 @@ func TestIdentity_EmailClaim(t *testing.T) {
 	a := open(t, shared(), oidcauth.Options{Users: &known, EmailClaim: "mail"})
 	accepted(t, a, shared().AccessToken("alice", map[string]any{"mail": "a@example.com", "email": "b@example.com", "email_verified": true}))
 	require.Equal(t, "a@example.com", known.users["user:alice/alice"].Email)
+}
+
+// A sub that is too long for the name of an organization of one's own is refused, and
+// no failure; where the organization is named it is as good as others.
+func TestIdentity_LongSubject(t *testing.T) {
+	t.Parallel()
+	mgr, err := keys.New(memstore.New(), nil)
+	require.NoError(t, err)
+	a := open(t, shared(), oidcauth.Options{Users: mgr})
+	for _, n := range []int{508, 510, 512} {
+		sub := strings.Repeat("s", n)
+		refused(t, a, shared().AccessToken(sub, nil), "sub")
+		accepted(t, a, shared().AccessToken(sub, map[string]any{"custom:teamId": "acme"}))
+	}
+	accepted(t, a, shared().AccessToken(strings.Repeat("s", 507), nil))
+	refused(t, a, shared().AccessToken(strings.Repeat("s", 513), map[string]any{"custom:teamId": "acme"}), "sub")
 }

@@ -299,6 +299,20 @@ func ExampleManager_User() {
 	// Output: ada@acme.example false <nil>
 }
 
+func ExampleManager_SignIn() {
+	mgr := newManager(nil)
+	errSuspended := errors.New("suspended")
+	u, err := mgr.SignIn(context.Background(), "acme", "u1", func(u *store.User) error {
+		if !u.SuspendedAt.IsZero() {
+			return errSuspended
+		}
+		u.Tier = "Team" // as the token says
+		return nil
+	})
+	fmt.Println(u.Email, u.Tier, err)
+	// Output: ada@acme.example Team <nil>
+}
+
 func ExampleManager_Users() {
 	mgr := newManager(nil)
 	users, err := mgr.Users(context.Background(), store.UserQuery{Org: "acme"})

@@ -70,8 +70,8 @@ type Options struct {
 
 	// Audit, if there is one, is told of every act: each call of a method that
 	// writes, by whomever, and whether it was done or refused. It gets one event for
-	// each act, when it is over. A call of [Manager.PutUser] that changes nothing is
-	// not an act, since it may be made at every sign-in.
+	// each act, when it is over. A call of [Manager.PutUser] or [Manager.SignIn] that
+	// changes nothing is not an act, since it may be made at every sign-in.
 	//
 	// The reasons of acts that were not done are validation_error, forbidden,
 	// not_found, conflict, limit_reached, not_active, user_not_permitted,

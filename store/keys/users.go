@@ -13,7 +13,7 @@ import (
 // PutUser tells the Manager of a user: it adds the user, or replaces what is known
 // of one (D42). The whole of u counts: an empty Tier takes the tier away, and a zero
 // SuspendedAt lifts a suspension, so what knows less than the host, such as a
-// sign-in, must start from what [Manager.User] returns. Two fields are exceptions.
+// sign-in, uses [Manager.SignIn]. Two fields are exceptions.
 // Permitted is used only for a user that is not known yet: afterwards the grant is
 // the owners', who set it with [Manager.SetPermitted], and a push of everything
 // else must not take it back (S32). Version is not used: the last call wins, since
@@ -23,6 +23,8 @@ import (
 // changed Email must be sent from then on, and the old one is refused (D16).
 // Requests here follow from the return of PutUser on. A call that changes nothing
 // writes nothing, so it may be made at every sign-in.
+//
+// In the trail its actor is an operator without an ID: the host itself.
 //
 // The error is a joined [FieldError] for each bad field, or a failure of the store.
 func (m *Manager) PutUser(ctx context.Context, u *store.User) error {
@@ -35,6 +37,22 @@ func (m *Manager) PutUser(ctx context.Context, u *store.User) error {
 }
 
 func (m *Manager) putUser(ctx context.Context, a *act, u *store.User) error {
+	v, err := usable(u)
+	if err != nil {
+		return err
+	}
+	return m.changeUser(ctx, a, "put user", v.Org, v.ID, func(known *store.User) (store.User, error) {
+		if known != nil {
+			v.Permitted, v.Version = known.Permitted, known.Version
+		} else {
+			v.Version, v.Permitted = 0, u.Permitted
+		}
+		return v, nil
+	})
+}
+
+// usable returns u as it can be stored, or what is wrong with it.
+func usable(u *store.User) (store.User, error) {
 	v := *u
 	v.Email = strings.TrimSpace(v.Email)
 	v.SuspendedAt = instant(v.SuspendedAt)
@@ -46,17 +64,63 @@ func (m *Manager) putUser(ctx context.Context, a *act, u *store.User) error {
 	if v.SuspendedAt.IsZero() != u.SuspendedAt.IsZero() || v.SuspendedAt.Year() < 1 || v.SuspendedAt.Year() > 9999 {
 		ps.add("SuspendedAt", "must be zero or a time of the years 1 to 9999")
 	}
-	if err := ps.err(); err != nil {
-		return err
-	}
-	return m.changeUser(ctx, a, "put user", v.Org, v.ID, func(known *store.User) (store.User, error) {
-		if known != nil {
-			v.Permitted, v.Version = known.Permitted, known.Version
-		} else {
-			v.Version, v.Permitted = 0, u.Permitted
+	return v, ps.err()
+}
+
+// SignIn brings what is known of a user up to date when the user signs in, and
+// returns it; a user who is not known yet is added. The function is given what is
+// known, to change Email, Tier, Owner or SuspendedAt, or refuses the sign-in by an
+// error, which SignIn returns, wrapped. It is called again if somebody else has
+// changed the user meanwhile, so that nothing that others write is lost, a
+// suspension above all. The grant is not its to change (S32).
+//
+// A sign-in that changes nothing writes nothing. In the trail the user is the actor
+// of one that does; one that the function refuses is not there, since it changed
+// nothing and is the Authenticator's to report.
+//
+// The errors are that of the function; a joined [FieldError] for each bad field; or
+// a failure of the store.
+func (m *Manager) SignIn(ctx context.Context, org, user string, edit func(u *store.User) error) (*store.User, error) {
+	known, err := m.user(ctx, org, user)
+	if err == nil {
+		// What is read for most sign-ins suffices: no cache has to forget anything.
+		v, err := edited(known, org, user, edit)
+		if err != nil {
+			return nil, fmt.Errorf("keys: sign in: %w", err)
 		}
-		return v, nil
+		if v == *known {
+			return known, nil
+		}
+	} else if !errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("keys: sign in: %w", err)
+	}
+	a := m.begin(audit.UserPut, Actor{ID: user}, org, user, "")
+	var refused error
+	err = m.changeUser(ctx, a, "sign in", org, user, func(known *store.User) (v store.User, _ error) {
+		v, refused = edited(known, org, user, edit)
+		return v, refused
 	})
+	if a.writing || err != nil && refused == nil {
+		a.end(ctx, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m.User(ctx, org, user)
+}
+
+// edited returns what edit makes of a user, or of a new one if known is nil.
+func edited(known *store.User, org, user string, edit func(u *store.User) error) (store.User, error) {
+	v := store.User{Org: org, ID: user}
+	if known != nil {
+		v = *known
+	}
+	before := v
+	if err := edit(&v); err != nil {
+		return v, err
+	}
+	v.Org, v.ID, v.Permitted, v.Version = before.Org, before.ID, before.Permitted, before.Version
+	return usable(&v)
 }
 
 // SetPermitted grants a user the right to have and use keys while the organization

@@ -1,6 +1,7 @@
 package keys_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/keystile/keystile/policy"
 	"github.com/keystile/keystile/store"
+	"github.com/keystile/keystile/store/audit"
 	"github.com/keystile/keystile/store/keys"
 )
 
@@ -205,4 +207,106 @@ func TestUserChangesAreSeenAtOnce(t *testing.T) {
 	require.Equal(t, 1, b.count("ada", false))
 	b.put(store.User{ID: "ada"})
 	require.Equal(t, admitted, b.use(secret))
+}
+
+// D42: signing in brings the record up to date, and nothing but what the sign-in says;
+// once it says the same again nothing is written.
+func TestSignIn(t *testing.T) {
+	t.Parallel()
+	b, sink := audited(t, true)
+	ctx := t.Context()
+	enters := func(email, tier string) func(u *store.User) error {
+		return func(u *store.User) error {
+			u.Email, u.Tier = email, tier
+			u.Permitted, u.Org, u.ID, u.Version = true, "other", "olga", 99 // not its to change
+			return nil
+		}
+	}
+	sink.take()
+	u, err := b.SignIn(ctx, org, "eve", enters(" eve@acme.example ", "Pro"))
+	require.NoError(t, err)
+	require.Equal(t, &store.User{Org: org, ID: "eve", Email: "eve@acme.example", Tier: "Pro", Version: 1}, u)
+	events := sink.take()
+	require.Len(t, events, 2, "an intent and an outcome")
+	require.Equal(t, audit.UserPut, events[1].Action)
+	require.Equal(t, audit.Success, events[1].Outcome)
+	require.Equal(t, "eve", events[1].Actor.ID, "who did it: the user")
+	require.Equal(t, "eve", events[1].User)
+
+	require.NoError(t, b.SetPermitted(ctx, owner, org, "eve", true))
+	sink.take()
+	again, err := b.SignIn(ctx, org, "eve", enters("eve@acme.example", "Pro"))
+	require.NoError(t, err)
+	require.True(t, again.Permitted, "S32: the grant stays")
+	require.EqualValues(t, 2, again.Version)
+	require.Empty(t, sink.take(), "nothing was changed")
+
+	u, err = b.SignIn(ctx, org, "eve", enters("eve@acme.example", "Team"))
+	require.NoError(t, err)
+	require.Equal(t, "Team", u.Tier)
+	require.True(t, u.Permitted)
+	sink.take()
+
+	refused := errors.New("suspended")
+	for _, user := range []string{"eve", "unknown"} {
+		_, err = b.SignIn(ctx, org, user, func(u *store.User) error { u.Tier = "x"; return refused })
+		require.ErrorIs(t, err, refused)
+	}
+	_, err = b.SignIn(ctx, org, "eve", enters("a\x00b", ""))
+	require.Equal(t, []string{"Email"}, fields(err))
+	require.Empty(t, sink.take())
+	_, err = b.User(ctx, org, "unknown")
+	require.ErrorIs(t, err, store.ErrNotFound)
+	u, err = b.User(ctx, org, "eve")
+	require.NoError(t, err)
+	require.Equal(t, "Team", u.Tier)
+}
+
+// A user who is suspended between the look at the record and its change stays so, and
+// is told to the function, which can refuse.
+func TestSignInLosesNoSuspension(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	refused := errors.New("suspended")
+	calls := 0
+	_, err := b.SignIn(t.Context(), org, "ada", func(u *store.User) error {
+		if calls++; calls == 2 { // the record is read, and about to be written
+			b.put(store.User{ID: "ada", SuspendedAt: start})
+		}
+		if !u.SuspendedAt.IsZero() {
+			return refused
+		}
+		u.Tier = "Team"
+		return nil
+	})
+	require.ErrorIs(t, err, refused)
+	require.Equal(t, 3, calls)
+	u, err := b.User(t.Context(), org, "ada")
+	require.NoError(t, err)
+	require.Equal(t, start, u.SuspendedAt)
+	require.Equal(t, "Pro", u.Tier)
+}
+
+// A store that fails lets nobody sign in (S76).
+func TestSignInFails(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	down := errors.New("connection refused")
+	same := func(*store.User) error { return nil }
+	failing := func(name string) func(op string) error {
+		return func(op string) error {
+			if op == name {
+				return down
+			}
+			return nil
+		}
+	}
+	b.hook.on(failing("Users"), nil)
+	_, err := b.SignIn(t.Context(), org, "ada", same)
+	require.ErrorIs(t, err, down)
+	b.hook.on(failing("PutUser"), nil)
+	_, err = b.SignIn(t.Context(), org, "ada", same)
+	require.NoError(t, err, "nothing to write")
+	_, err = b.SignIn(t.Context(), org, "new", same)
+	require.ErrorIs(t, err, down)
 }
