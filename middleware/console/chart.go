@@ -86,10 +86,12 @@ func newChart(u keyUsage, size chartSize) chart {
 	if !size.large {
 		return c
 	}
-	for _, n := range []int64{0, top / 2, top} {
-		if t := (tick{c.Base - height(n), grouped(n)}); n != top/2 || top%2 == 0 {
-			c.Ticks = append(c.Ticks, t)
-		}
+	at := []int64{0, top / 2, top}
+	if top%2 != 0 {
+		at = []int64{0, top}
+	}
+	for _, n := range at {
+		c.Ticks = append(c.Ticks, tick{c.Base - height(n), grouped(n)})
 	}
 	if u.Usage != nil && u.Usage.Limit > 0 && u.Usage.Limit <= top {
 		c.Limit = &tick{c.Base - height(u.Usage.Limit), "limit " + grouped(u.Usage.Limit)}

@@ -155,9 +155,8 @@ func (c *console) routes() http.Handler {
 		}))
 	}
 	mux.Handle("/api/", http.StripPrefix("/api", c.api))
-	mux.Handle("/", c.read(func(v *visit) {
-		v.problem(&failure{Status: http.StatusNotFound, Message: "There is nothing at this address."})
-	}))
+	mux.Handle("/", c.read((*visit).unknown))
+	mux.Handle("/api", c.read((*visit).unknown)) // which ServeMux would redirect
 	return mux
 }
 
@@ -166,7 +165,7 @@ func (c *console) routes() http.Handler {
 func (c *console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	setHeader(w.Header())
 	if p := r.URL.EscapedPath(); !strings.HasPrefix(p, "/") || path.Clean(p) != p {
-		(&visit{console: c, w: w, r: r}).problem(&failure{Status: http.StatusNotFound, Message: "There is nothing at this address."})
+		(&visit{console: c, w: w, r: r}).unknown()
 		return
 	}
 	c.handler.ServeHTTP(w, r)

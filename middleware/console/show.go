@@ -34,7 +34,7 @@ func (v *visit) mine() error {
 	}
 	for i := range page.Keys {
 		k, err := v.ownKey(&page.Keys[i], "/v1/api-keys/", smallChart)
-		if _, refused := errors.AsType[*failure](err); refused {
+		if isStatus(err, http.StatusNotFound) {
 			continue // it was revoked meanwhile
 		}
 		if err != nil {

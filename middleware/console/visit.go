@@ -88,6 +88,11 @@ func (v *visit) problem(f *failure) {
 	v.render(f.Status, "problem", f.title(), "", f)
 }
 
+// unknown answers for an address at which there is nothing.
+func (v *visit) unknown() {
+	v.problem(&failure{Status: http.StatusNotFound, Message: "There is nothing at this address."})
+}
+
 func (f *failure) title() string {
 	switch f.Status {
 	case http.StatusUnauthorized:
