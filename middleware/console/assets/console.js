@@ -588,6 +588,25 @@ function prepareSettings() {
     refresh("The settings were updated.");
   });
 
+  // adopt takes over what somebody else has saved, where the form still has what was
+  // saved before: an update undoes nothing that nobody here has touched.
+  const adopt = (theirs) => {
+    if (proposed.restrictedAccessTokens === saved.restrictedAccessTokens) {
+      restricted.checked = theirs.restrictedAccessTokens;
+    }
+    if (proposed.apiTokenMaxAge === saved.apiTokenMaxAge) {
+      age.value = String(theirs.apiTokenMaxAge);
+      if (age.value !== String(theirs.apiTokenMaxAge)) { // none of those that are offered
+        const [seconds] = units.find(([seconds]) => theirs.apiTokenMaxAge % seconds === 0);
+        [age.value, number.value, unit.value] = ["custom", theirs.apiTokenMaxAge / seconds, seconds];
+      }
+      choose();
+    }
+    if (proposed.apiAllowedIPs.join("\n") === saved.apiAllowedIPs.join("\n")) {
+      addresses.value = theirs.apiAllowedIPs.join("\n");
+    }
+  };
+
   // explainConflict shows what somebody else has changed meanwhile, on which an update
   // is based from then on.
   const explainConflict = async () => {
@@ -595,6 +614,7 @@ function prepareSettings() {
       const { data, etag: now } = await call("GET", settingsPath);
       const changes = settingsDiffer(saved, data);
       byId("conflict-changes").replaceChildren(...(changes.length > 0 ? changes : ["They were changed, and changed back."]).map((text) => item("li", text)));
+      adopt(data);
       [saved, etag] = [data, now];
     } catch (refused) {
       say(byId("review-problem"), refused.message);
@@ -604,7 +624,10 @@ function prepareSettings() {
     conflict.showModal();
     byId("conflict-keep").focus();
   };
-  byId("conflict-keep").addEventListener("click", () => conflict.close());
+  byId("conflict-keep").addEventListener("click", () => {
+    conflict.close();
+    form.requestSubmit();
+  });
   byId("conflict-load").addEventListener("click", () => {
     conflict.close();
     form.reset();
