@@ -2,13 +2,20 @@ package itest
 
 import (
 	"context"
+	"net/http"
+	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/keystile/keystile/internal/itest/servers"
+	"github.com/keystile/keystile/middleware"
+	"github.com/keystile/keystile/ratelimit"
+	"github.com/keystile/keystile/store"
+	"github.com/keystile/keystile/store/keys"
 	"github.com/keystile/keystile/store/postgresstore"
 )
 
@@ -115,4 +122,211 @@ func killedWhileWrittenTo(t *testing.T, p *servers.Postgres) {
 	require.NoError(t, err)
 	require.NoError(t, s.Validate(t.Context()))
 	requireKept(t, s, acknowledged)
+}
+
+// What guards of these tests are told: how long to wait for the server, and how long an
+// answer is used.
+const (
+	outageTimeout = 300 * time.Millisecond
+	outageTTL     = time.Second
+)
+
+// A postgresGuard is a Guard on PostgreSQL with a key, and what it has observed.
+type postgresGuard struct {
+	mgr     *keys.Manager
+	polls   *atomic.Int64
+	handler http.Handler
+	token   string
+	ref     keys.Ref
+
+	feedFailed, stale, uncounted atomic.Int64
+}
+
+// newPostgresGuard makes a Guard with a pool of its own. Failing it serves what it knows
+// if open is set.
+func newPostgresGuard(t *testing.T, dsn string, leased, open bool) *postgresGuard {
+	t.Helper()
+	s, err := postgresstore.New(openPool(t, dsn), &postgresstore.Options{CountTimeout: outageTimeout})
+	require.NoError(t, err)
+	require.NoError(t, s.Migrate(t.Context()))
+	counting := &countedStore{Store: s, feed: s}
+	g := &postgresGuard{polls: &counting.polls}
+	cache := &store.CacheOptions{
+		TTL: outageTTL, LookupTimeout: outageTimeout, Feed: counting, FeedInterval: 100 * time.Millisecond,
+		FeedFailed: func(error) { g.feedFailed.Add(1) },
+	}
+	if open {
+		cache.ServeStale = time.Minute
+	}
+	g.mgr, err = keys.New(counting, &keys.Options{Cache: cache})
+	require.NoError(t, err)
+	t.Cleanup(g.mgr.Close)
+	user := testUser(int(schemas.Add(1)))
+	require.NoError(t, g.mgr.PutUser(t.Context(), user))
+	token, k, err := g.mgr.Create(t.Context(), keys.CreateParams{Org: user.Org, User: user.ID, Name: "CI"})
+	require.NoError(t, err)
+	g.token, g.ref = token.Reveal(), keys.Ref{Org: k.Org, User: k.User, ID: k.ID}
+
+	var counter ratelimit.Counter = s
+	if leased {
+		l := ratelimit.NewLeased(s, &ratelimit.LeaseOptions{Timeout: outageTimeout})
+		t.Cleanup(func() { require.NoError(t, l.Close(context.Background())) })
+		counter = l
+	}
+	guard, err := middleware.New(g.mgr.Verifier(), &middleware.Options{
+		Limiter:         ratelimit.NewDaily(counter, &ratelimit.DailyOptions{Limit: 1 << 40}),
+		LimiterFailOpen: open,
+		Observe: func(_ *http.Request, e middleware.Event) {
+			if e.Stale {
+				g.stale.Add(1)
+			}
+			if e.Refusal == nil && e.Err != nil {
+				g.uncounted.Add(1)
+			}
+		},
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, guard.Close(context.Background())) })
+	g.handler = guard.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	return g
+}
+
+// get sends a request, which has no deadline, and returns the status. It must not take
+// longer than a look-up and a count are told to wait.
+func (g *postgresGuard) get(t *testing.T) (status int) {
+	t.Helper()
+	r := httptest.NewRequest(http.MethodGet, "/v1/ping", http.NoBody)
+	r.Header.Set("Authorization", "Bearer "+g.token)
+	w := httptest.NewRecorder()
+	began := time.Now()
+	g.handler.ServeHTTP(w, r)
+	require.Less(t, time.Since(began), 3*outageTimeout+time.Second)
+	return w.Code
+}
+
+// until sends requests until one has the status, and returns how long that took.
+func (g *postgresGuard) until(t *testing.T, status int, patience time.Duration) time.Duration {
+	t.Helper()
+	began := time.Now()
+	for got := g.get(t); got != status; got = g.get(t) {
+		require.Less(t, time.Since(began), patience, "it still answers %d", got)
+	}
+	return time.Since(began)
+}
+
+// TestPostgresAwayFromGuard shows what a client sees of a server that is stopped,
+// killed, suspended or keeps everybody waiting (S76): 503, once what the node knows has
+// expired; or, with ServeStale and LimiterFailOpen, what the handler says, with an
+// Event that tells. No request takes longer than the node was told to wait. When the
+// server is back, all works again, and the feed tells of what is revoked elsewhere.
+// The times are printed; a busy machine is late.
+func TestPostgresAwayFromGuard(t *testing.T) {
+	t.Parallel()
+	p, err := servers.StartPostgres()
+	servers.Check(t, err)
+	t.Cleanup(func() { require.NoError(t, p.Close()) })
+	var release func() error
+	for _, way := range []struct {
+		name     string
+		down, up func() error
+	}{
+		{name: "stopped", down: p.Stop, up: p.Start},
+		{name: "killed", down: p.Kill, up: p.Start},
+		{
+			name: "suspended",
+			down: func() error { p.Pause(); return nil },
+			up:   func() error { p.Continue(); return nil },
+		},
+		{
+			name: "slow",
+			down: func() error {
+				tx, err := openPool(t, p.DSN()).BeginTx(t.Context(), nil)
+				if err != nil {
+					return err
+				}
+				release = tx.Rollback
+				_, err = tx.ExecContext(t.Context(), "LOCK TABLE keystile_keys, keystile_counts, keystile_loans, keystile_sequence, keystile_settings")
+				return err
+			},
+			up: func() error { return release() },
+		},
+	} {
+		t.Run(way.name, func(t *testing.T) {
+			elsewhere := newPostgresGuard(t, p.DSN(), false, false)
+			guards := []struct {
+				name   string
+				leased bool
+				open   bool
+				*postgresGuard
+			}{
+				{name: "counted"},
+				{name: "leased", leased: true},
+				{name: "counted, open", open: true},
+				{name: "leased, open", leased: true, open: true},
+			}
+			for i := range guards {
+				g := &guards[i]
+				g.postgresGuard = newPostgresGuard(t, p.DSN(), g.leased, g.open)
+			}
+			for _, g := range guards {
+				// What the feed tells of is not served stale, and it tells of these keys.
+				polls := g.polls.Load()
+				require.Eventually(t, func() bool { return g.polls.Load() >= polls+3 }, 10*time.Second, time.Millisecond)
+				for range 30 {
+					require.Equal(t, 200, g.get(t))
+				}
+			}
+			require.NoError(t, way.down())
+			down := time.Now()
+			for _, g := range guards {
+				switch {
+				case g.open:
+					require.Equal(t, 200, g.get(t), g.name)
+				case g.leased:
+					// It serves what it has borrowed, for as long as it knows the key.
+					took := g.until(t, 503, outageTTL+outageTimeout+time.Second)
+					t.Logf("%s: refuses after %v", g.name, took.Round(time.Millisecond))
+				default:
+					require.Equal(t, 503, g.get(t), g.name)
+				}
+			}
+			for time.Since(down) < outageTTL+100*time.Millisecond {
+				for _, g := range guards {
+					if g.open {
+						require.Equal(t, 200, g.get(t), g.name)
+					}
+				}
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), outageTimeout)
+			err := elsewhere.mgr.Revoke(ctx, keys.Actor{}, guards[0].ref)
+			cancel()
+			require.Error(t, err, "nothing can be changed")
+			require.NotErrorIs(t, err, store.ErrNotFound)
+			for _, g := range guards {
+				want := 503
+				if g.open {
+					want = 200
+				}
+				require.Equal(t, want, g.get(t), g.name)
+				require.Positive(t, g.feedFailed.Load(), g.name)
+				require.Equal(t, g.open, g.stale.Load() > 0, g.name)
+				require.Equal(t, g.open, g.uncounted.Load() > 0, g.name)
+			}
+
+			require.NoError(t, way.up())
+			returned := time.Now()
+			for _, g := range guards {
+				g.until(t, 200, 3*time.Second)
+			}
+			t.Logf("all serve %v after the return", time.Since(returned).Round(time.Millisecond))
+			for _, g := range guards {
+				// Whether it was done while the server was away nobody was told.
+				require.Eventually(t, func() bool {
+					return elsewhere.mgr.Revoke(t.Context(), keys.Actor{}, g.ref) == nil
+				}, 3*time.Second, time.Millisecond)
+				took := g.until(t, 401, outageTTL+outageTimeout+time.Second)
+				t.Logf("%s: a revocation is known after %v", g.name, took.Round(time.Millisecond))
+			}
+		})
+	}
 }

@@ -52,8 +52,8 @@
 // Whatever the database does not answer is an error and never an answer
 // (S76): no connection, a deadline, a statement timeout, a server that only
 // reads. Every call ends with its context. Give it a deadline, since a server
-// that hangs says nothing; a cache does so for its lookups and polls, while a
-// count has the context of its request. A transaction that the database undoes
+// that hangs says nothing; a cache does so for its lookups and polls, and a count
+// ends after [Options].CountTimeout. A transaction that the database undoes
 // because of another one, such as by a deadlock with the host's own, is done
 // again, three times at most. Nothing else is: when a connection is lost it is not
 // known whether the last statement was done.

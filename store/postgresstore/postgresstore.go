@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"github.com/keystile/keystile/ratelimit"
 	"github.com/keystile/keystile/store"
@@ -21,6 +22,12 @@ var (
 
 // Options configure a [Store]. A nil *Options is the zero Options.
 type Options struct {
+	// CountTimeout bounds every call of Add and Lend, beside its context: a request
+	// has no deadline by itself, and a server that hangs says nothing. It is longer
+	// than callers of one key wait for each other.
+	// Defaults to 2 seconds, which is as long as a cache waits for a look-up.
+	CountTimeout time.Duration
+
 	// TablePrefix begins the name of every table and index: a lower-case letter
 	// followed by lower-case letters, digits and underscores, 32 bytes at most.
 	// Stores with different prefixes have nothing in common.
@@ -36,7 +43,8 @@ type Options struct {
 // Use [New] to make one. It is safe for concurrent use.
 type Store struct {
 	*base
-	channel string
+	channel      string
+	countTimeout time.Duration
 }
 
 // base is embedded for its methods.
@@ -47,21 +55,48 @@ type base = sqlstore.Store
 // does not use db yet; call [Store.Migrate] or [Store.Validate] before the first
 // use.
 func New(db *sql.DB, opts *Options) (*Store, error) {
-	prefix := "keystile_"
-	if opts != nil && opts.TablePrefix != "" {
-		prefix = opts.TablePrefix
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	if o.TablePrefix == "" {
+		o.TablePrefix = "keystile_"
+	}
+	if o.CountTimeout == 0 {
+		o.CountTimeout = 2 * time.Second
 	}
 	var errs []error
 	if db == nil {
 		errs = append(errs, errors.New("postgresstore: db is nil"))
 	}
-	if err := sqlstore.ValidatePrefix(prefix); err != nil {
+	if err := sqlstore.ValidatePrefix(o.TablePrefix); err != nil {
 		errs = append(errs, fmt.Errorf("postgresstore: TablePrefix %w", err))
+	}
+	if o.CountTimeout < 0 {
+		errs = append(errs, errors.New("postgresstore: CountTimeout is negative"))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return &Store{sqlstore.New(db, sqlstore.Postgres, prefix), prefix + "changes"}, nil
+	return &Store{sqlstore.New(db, sqlstore.Postgres, o.TablePrefix), o.TablePrefix + "changes", o.CountTimeout}, nil
+}
+
+// Add implements [ratelimit.Counter], within [Options].CountTimeout. Windows are kept
+// until eight others of the same key were made after them, or until the last key of
+// the family is purged, and no less for being old, since a store reads no clock.
+func (s *Store) Add(ctx context.Context, key string, end time.Time, n, max int64) (count int64, ok bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.countTimeout)
+	defer cancel()
+	return s.base.Add(ctx, key, end, n, max)
+}
+
+// Lend implements [ratelimit.Lender], within [Options].CountTimeout. Accounts are kept
+// as long as their window; of those that are not live, the hundred with something
+// outstanding that called last.
+func (s *Store) Lend(ctx context.Context, account, key string, end time.Time, spent, want, limit int64, now time.Time) (ratelimit.Loan, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.countTimeout)
+	defer cancel()
+	return s.base.Lend(ctx, account, key, end, spent, want, limit, now)
 }
 
 // NotifyChannel returns the channel that every transaction notifies which changes

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -30,7 +31,8 @@ import (
 type fake struct {
 	asked []string
 	// fail, if not nil, returns the error of a statement.
-	fail func(statement string) error
+	fail  func(statement string) error
+	hangs bool // until the context of a query ends
 }
 
 func (f *fake) Connect(context.Context) (driver.Conn, error) {
@@ -52,7 +54,11 @@ func (f *fake) ExecContext(_ context.Context, statement string, _ []driver.Named
 	return driver.RowsAffected(1), f.ask(statement)
 }
 
-func (f *fake) QueryContext(_ context.Context, statement string, _ []driver.NamedValue) (driver.Rows, error) {
+func (f *fake) QueryContext(ctx context.Context, statement string, _ []driver.NamedValue) (driver.Rows, error) {
+	if f.hangs {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	return new(oneRow), f.ask(statement)
 }
 
@@ -107,9 +113,10 @@ func newStore(t *testing.T, f *fake, opts *postgresstore.Options) *postgresstore
 
 func TestNewReportsAllProblems(t *testing.T) {
 	t.Parallel()
-	_, err := postgresstore.New(nil, &postgresstore.Options{TablePrefix: "pg_k"})
+	_, err := postgresstore.New(nil, &postgresstore.Options{TablePrefix: "pg_k", CountTimeout: -1})
 	require.ErrorContains(t, err, "postgresstore: db is nil")
 	require.ErrorContains(t, err, "postgresstore: TablePrefix ")
+	require.ErrorContains(t, err, "postgresstore: CountTimeout ")
 	_, err = postgresstore.New(nil, nil)
 	require.ErrorContains(t, err, "db is nil")
 	newStore(t, new(fake), &postgresstore.Options{TablePrefix: "k"})
@@ -315,6 +322,32 @@ func TestSpendAborted(t *testing.T) {
 	require.Equal(t, "BEGIN Read Committed", f.asked[2])
 	require.Equal(t, f.asked[1], f.asked[4], "the same statement")
 	require.Equal(t, "COMMIT", f.asked[5])
+}
+
+// TestCountTimeout shows that a request whose context has no end does not wait for a
+// server that hangs for longer than CountTimeout, and not for that if it has (S76).
+func TestCountTimeout(t *testing.T) {
+	t.Parallel()
+	day := time.Date(2026, time.March, 10, 0, 0, 0, 0, time.UTC)
+	for _, tt := range []struct{ set, request, want time.Duration }{
+		{set: 0, request: time.Hour, want: 2 * time.Second},
+		{set: 300 * time.Millisecond, request: time.Hour, want: 300 * time.Millisecond},
+		{set: 0, request: 100 * time.Millisecond, want: 100 * time.Millisecond},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newStore(t, &fake{hangs: true}, &postgresstore.Options{CountTimeout: tt.set})
+			for _, count := range []func(ctx context.Context) error{
+				func(ctx context.Context) error { _, _, err := s.Add(ctx, "family", day, 1, 250); return err },
+				func(ctx context.Context) error { _, err := s.Lend(ctx, "a", "family", day, 0, 1, 250, day); return err },
+			} {
+				ctx, cancel := context.WithTimeout(t.Context(), tt.request)
+				began := time.Now()
+				require.ErrorIs(t, count(ctx), context.DeadlineExceeded)
+				require.Equal(t, tt.want, time.Since(began))
+				cancel()
+			}
+		})
+	}
 }
 
 // TestAddIsOneStatement: to count costs one round trip while there is room.
