@@ -47,7 +47,7 @@ type service struct {
 	log   strings.Builder           // standard error
 	lines map[string]serviceKeyLine // of the bootstrap, by ref
 	ended bool
-	seen  strings.Builder // every answer but those that show a token
+	seen  strings.Builder // every answer, without the token that a 201 shows once
 }
 
 type serviceKeyLine struct{ Ref, Prefix, Token string }
@@ -196,11 +196,18 @@ func (s *service) do(method, path, credential string, body any, header ...string
 	require.NoError(s.tb, err)
 	got := reply{status: response.StatusCode, header: response.Header, body: string(text)}
 	_ = json.Unmarshal(text, &got.json)
-	if got.status != 201 {
-		s.mu.Lock()
-		fmt.Fprintln(&s.seen, got.header, got.body)
-		s.mu.Unlock()
+	shown := got.body
+	if got.status == http.StatusCreated {
+		token, ok := got.data("key").(string)
+		if !ok {
+			token, ok = got.json["token"].(string)
+		}
+		require.True(s.tb, ok, "a creation without a token")
+		shown = strings.Replace(shown, token, "", 1)
 	}
+	s.mu.Lock()
+	fmt.Fprintln(&s.seen, got.header, shown)
+	s.mu.Unlock()
 	return got
 }
 
@@ -370,6 +377,21 @@ func TestServiceLifeCycle(t *testing.T) {
 			status, reason := s.ping(made)
 			require.Equal(t, "401 invalid_token", fmt.Sprint(status, " ", reason), "S19")
 			s.require(404, "DELETE", "/v1/api-keys/"+prefix, bob, nil)
+
+			// D39: a rotation, and a key by the API of the other source.
+			first, prefix := s.create(bob, map[string]any{"name": "rotated"})
+			rotated := s.require(201, "POST", "/v1/api-keys/"+prefix+"/rotate", bob, map[string]any{"grace": 3600}).data("key").(string)
+			for _, token := range []string{first, rotated} {
+				secrets = append(secrets, token)
+				s.require(200, "GET", "/v1/ping", token, nil)
+				s.require(200, "DELETE", "/v1/api-keys/"+token[:17], bob, nil)
+				s.require(401, "GET", "/v1/ping", token, nil)
+			}
+			corps := s.require(201, "POST", "/api/v0/user/apitokens", bob, map[string]any{"name": "corp"}).json["token"].(string)
+			secrets = append(secrets, corps)
+			s.require(204, "DELETE", "/api/v0/user/apitokens/"+corps[:17], bob, nil)
+			// What a client says of itself is in the trail, if it is refused.
+			s.require(401, "GET", "/v1/ping", corps, nil, "User-Agent", "x "+corps)
 
 			// S61-S63: the quota of a key.
 			for range 2 {
