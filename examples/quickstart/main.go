@@ -1,6 +1,8 @@
 // Quickstart is a service with two routes behind API keys. It keeps everything
 // in one SQLite file, makes a demo user with a key at its first start, and
-// prints curl lines that work when pasted.
+// prints curl lines that work when pasted. Started more than once on one file, it
+// is one service: a key that is made in one process works in the others at once,
+// and one that is revoked is refused by all within about a second.
 package main
 
 import (
@@ -71,10 +73,12 @@ func run(ctx context.Context, out io.Writer, addr, file string, limit int64, mor
 	if err := s.Migrate(ctx); err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
-	mgr, err := keys.New(s, nil)
+	// The feed tells the cache what other processes on the file have changed.
+	mgr, err := keys.New(s, &keys.Options{Cache: &store.CacheOptions{Feed: s}})
 	if err != nil {
 		return err
 	}
+	defer mgr.Close()
 	// The store counts too, so that the counts outlive the process and are exact
 	// for all processes on the file.
 	limiter := ratelimit.NewDaily(s, &ratelimit.DailyOptions{Limit: limit})

@@ -2,10 +2,13 @@ package itest
 
 import (
 	"fmt"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/keystile/keystile/store/keys"
 	"github.com/keystile/keystile/store/sqlitestore"
 	"github.com/keystile/keystile/token"
 )
@@ -54,5 +57,35 @@ func TestSQLiteKill(t *testing.T) {
 			requireKept(t, s, acknowledged)
 			require.NoError(t, s.InsertKey(t.Context(), testKey("u1", token.Generate()), nil, -1), "it can be written on")
 		})
+	}
+}
+
+// TestQuickstartNodes has two processes of examples/quickstart on one file: a key that
+// is made in a third works in both at once, and is soon refused by both when that one
+// revokes it (S19, S46).
+func TestQuickstartNodes(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	nodes := []*quickstart{startQuickstart(t, dir), startQuickstart(t, dir)}
+	s, err := sqlitestore.New(openFile(t, filepath.Join(dir, "keystile-quickstart.db")), nil)
+	require.NoError(t, err)
+	mgr, err := keys.New(s, nil)
+	require.NoError(t, err)
+	secret, k, err := mgr.Create(t.Context(), keys.CreateParams{Org: "demo", User: "demo-user", Name: "elsewhere"})
+	require.NoError(t, err)
+	for _, q := range nodes {
+		status, _ := q.get("/v1/ping", secret.Reveal())
+		require.Equal(t, 200, status)
+	}
+	require.NoError(t, mgr.Revoke(t.Context(), keys.Actor{}, keys.Ref{Org: k.Org, User: k.User, ID: k.ID}))
+	for _, q := range nodes {
+		// Well below the 5 seconds after which a cache asks again without a feed.
+		began := time.Now()
+		for status := 200; status != 401; status, _ = q.get("/v1/usage", secret.Reveal()) {
+			require.Less(t, time.Since(began), 3*time.Second, "the key still works")
+		}
+	}
+	for _, q := range nodes {
+		require.Zero(t, q.stop())
 	}
 }
