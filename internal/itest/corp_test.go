@@ -3,6 +3,9 @@ package itest
 import (
 	"encoding/json"
 	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -144,4 +147,35 @@ func TestServiceCorpAPI(t *testing.T) {
 		map[string]any{"restrictedAccessTokens": false, "apiAllowedIPs": []string{"127.0.0.1", "nonsense"}})
 	require.Contains(t, bad.body, "line 2")
 	require.Contains(t, s.require(200, "GET", "/api/v0/corps/acme", ann, nil).body, `"restrictedAccessTokens":true`)
+}
+
+// TestServiceCorpEmails: a user is found by the e-mail as it is written, or else but
+// for the case of ASCII letters (D15); one of several is not picked.
+func TestServiceCorpEmails(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "b.json")
+	require.NoError(t, os.WriteFile(file, []byte(`{"orgs":[{"name":"x","users":[
+		{"id":"owner","email":"","role":"owner"},
+		{"id":"sam","email":"sam@x.example","role":"user"},
+		{"id":"long","email":"\u017fam@x.example","role":"user"},
+		{"id":"max1","email":"max@x.example","role":"user"},
+		{"id":"max2","email":"Max@x.example","role":"user"},
+		{"id":"eve1","email":"eve@x.example","role":"user"},
+		{"id":"eve2","email":"eve@x.example","role":"user"}]}]}`), 0o600))
+	s := startService(t, "-dev", "-bootstrap", file)
+	owner := s.jwt("owner")
+	for email, id := range map[string]string{
+		"sam@x.example": "sam", "SAM@X.example": "sam", "\u017fam@x.example": "long", "max@x.example": "max1", "Max@x.example": "max2",
+		"owner": "owner", // without an e-mail it is the ID (D16)
+	} {
+		got := s.require(200, "GET", "/api/v0/corps/x/users/"+url.PathEscape(email), owner, nil)
+		require.Equal(t, id, got.json["name"], email)
+	}
+	for email, status := range map[string]int{"MAX@x.example": 409, "eve@x.example": 409, "nobody@x.example": 404} {
+		path := "/api/v0/corps/x/users/" + email
+		s.require(status, "GET", path, owner, nil)
+		s.require(status, "PATCH", path, owner, map[string]any{"accessTokenAllowed": true})
+	}
+	// What is there is the same at each start.
+	require.Equal(t, "1970-01-01T00:00:00Z", s.require(200, "GET", "/api/v0/corps/x", owner, nil).json["created"])
 }
