@@ -26,6 +26,9 @@
 // /v1/api-keys is api/v1/api-keys there. Who may do what is therefore decided in one
 // place. All pages can be read without JavaScript, and nothing can be changed.
 //
+// To the Observe of the API's Guard a page is as many requests as it is made of: two
+// to four, and for My keys two and one for each key on it.
+//
 // # Who is signed in
 //
 // Sign-in is the host's: the [middleware.Authenticator] says who a request comes

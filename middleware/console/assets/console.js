@@ -60,11 +60,7 @@ function item(name, text, className) {
 // refresh loads the page anew, or another one, and has it say what was done. The
 // text waits in the state of the history entry, which never has anything of a token.
 function refresh(text, then) {
-  if (then) {
-    location.replace(new URL(then, location.href));
-    return;
-  }
-  history.replaceState({ done: text }, "");
+  history.replaceState({ done: text }, "", then || location.href);
   location.reload();
 }
 
@@ -174,16 +170,22 @@ function prepareToken() {
       say(byId("token-copied"), "This browser does not let pages copy. The key is selected: copy it with the keyboard.");
     }
   });
+  // Escape would lose the token by accident.
+  tokenDialog.addEventListener("cancel", (event) => event.preventDefault());
   byId("token-continue").addEventListener("click", () => {
     forgetToken();
     tokenDialog.close();
-    refresh(tokenDone);
   });
-  // Escape would lose the token by accident.
-  tokenDialog.addEventListener("cancel", (event) => event.preventDefault());
-  tokenDialog.addEventListener("close", forgetToken);
+  tokenDialog.addEventListener("close", () => {
+    forgetToken();
+    if (tokenDone) {
+      refresh(tokenDone);
+    }
+  });
+  // Pages that somebody leaves can be kept whole, to be shown again.
   addEventListener("pagehide", () => {
     forgetToken();
+    tokenDone = "";
     tokenDialog.close();
   });
 }
@@ -641,6 +643,11 @@ function prepareSettings() {
 for (const fieldset of document.querySelectorAll("form fieldset[disabled]")) {
   fieldset.disabled = false;
 }
+addEventListener("pageshow", (event) => {
+  if (event.persisted) { // as it was left, perhaps by somebody who is signed out now
+    location.reload();
+  }
+});
 showTimes();
 prepareToken();
 prepareConfirm();
