@@ -292,7 +292,7 @@ func over(t *testing.T, fleet []member) (sum trips) {
 
 // newFleet makes what a fleet stands on: a database with a key, and a place in Redis if
 // that counts.
-func newFleet(t *testing.T, inRedis bool, limit int64) fleetConfig {
+func newFleet(t testing.TB, inRedis bool, limit int64) fleetConfig {
 	t.Helper()
 	dsn, _ := newSchema(t)
 	mgr, err := keys.New(newPostgres(t, openPool(t, dsn), nil), nil)

@@ -1,12 +1,17 @@
 package itest
 
 import (
+	"context"
 	"fmt"
+	"net/http"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/keystile/keystile/ratelimit"
 	"github.com/keystile/keystile/store"
 	"github.com/keystile/keystile/token"
 )
@@ -89,6 +94,102 @@ func BenchmarkPostgresAdd(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkPostgresHotKey has several nodes, each with a pool of its own, spend the
+// quota of one key: by one statement for each request, which all take their turns at
+// one row, and from what they have borrowed.
+func BenchmarkPostgresHotKey(b *testing.B) {
+	for _, nodes := range []int{1, 4, 16} {
+		for _, leased := range []bool{false, true} {
+			name := "counted"
+			if leased {
+				name = "leased"
+			}
+			b.Run(fmt.Sprintf("nodes=%d/%s", nodes, name), func(b *testing.B) {
+				dsn, _ := newSchema(b)
+				fleet := make([]ratelimit.Counter, nodes)
+				lenders := make([]*countedLender, nodes)
+				for i := range fleet {
+					lenders[i] = &countedLender{Lender: newPostgres(b, openPool(b, dsn), nil)}
+					fleet[i] = lenders[i]
+					if leased {
+						l := ratelimit.NewLeased(lenders[i], nil)
+						b.Cleanup(func() { require.NoError(b, l.Close(context.Background())) })
+						fleet[i] = l
+					}
+				}
+				var next atomic.Int64
+				b.SetParallelism(16)
+				b.ResetTimer()
+				b.RunParallel(func(pb *testing.PB) {
+					node := fleet[next.Add(1)%int64(nodes)]
+					for pb.Next() {
+						if _, ok, err := node.Add(b.Context(), "family", testDay, 1, 1<<40); !ok {
+							b.Error(err)
+						}
+					}
+				})
+				var trips int64
+				for _, l := range lenders {
+					trips += l.adds.Load() + l.borrows.Load()
+				}
+				b.ReportMetric(float64(trips)/float64(b.N), "trips/op")
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
+			})
+		}
+	}
+}
+
+// BenchmarkFleetDecision compares a warm decision of a node that is alone with that of
+// one among sixteen on a database, which all poll the feed. They decide in turn, and
+// what is reported is the median of a hundred decisions each, so that what else the
+// machine does concerns both.
+func BenchmarkFleetDecision(b *testing.B) {
+	const turn = 100
+	alone, among := newBenchNode(b, 1), newBenchNode(b, 16)
+	var times [2][]time.Duration
+	for b.Loop() {
+		for i, decide := range []func(){alone, among} {
+			began := time.Now()
+			for range turn {
+				decide()
+			}
+			times[i] = append(times[i], time.Since(began)/turn)
+		}
+	}
+	median := func(d []time.Duration) float64 {
+		slices.Sort(d)
+		return float64(d[len(d)/2])
+	}
+	b.ReportMetric(median(times[0]), "ns/alone")
+	b.ReportMetric(median(times[1]), "ns/among16")
+	b.ReportMetric(median(times[1])/median(times[0]), "ratio")
+}
+
+// newBenchNode returns what has a node decide that is one of some on a database.
+func newBenchNode(b *testing.B, nodes int) (decide func()) {
+	b.Helper()
+	c := newFleet(b, false, 1<<40)
+	fleet := make([]*fleetNode, nodes)
+	for i := range fleet {
+		var err error
+		fleet[i], err = newFleetNode(c)
+		require.NoError(b, err)
+		b.Cleanup(func() { require.NoError(b, fleet[i].end()) })
+		ok, err := fleet[i].request(b.Context())
+		require.NoError(b, err)
+		require.True(b, ok)
+	}
+	r, err := http.NewRequestWithContext(b.Context(), http.MethodGet, "/", http.NoBody)
+	require.NoError(b, err)
+	r.RemoteAddr = "192.0.2.1:1"
+	r.Header.Set("Authorization", "Bearer "+c.Token)
+	return func() {
+		if _, _, err := fleet[0].guard.Admit(r); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 // BenchmarkPostgresLend borrows a hundred units and spends them, again and again.
