@@ -69,6 +69,7 @@ var arrows = map[string][]string{
 	"internal/apilist":     {},
 	"internal/covergate":   {},
 	"internal/reqtable":    {},
+	"internal/simulate":    {},
 	"internal/testsummary": {},
 }
 
