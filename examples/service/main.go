@@ -54,7 +54,7 @@ type config struct {
 func main() {
 	var c config
 	flag.StringVar(&c.addr, "addr", "127.0.0.1:8080", "`address` to serve on")
-	flag.StringVar(&c.store, "store", "memory", "where keys are kept: memory, sqlite:FILE or postgres://..., as a `NAME`")
+	flag.StringVar(&c.store, "store", "memory", "`place` where keys are kept: memory, sqlite:FILE or postgres://...")
 	flag.StringVar(&c.redis, "redis", "", "`URL` of a Redis or Valkey server that counts requests, as redis://host:6379; the store counts without it")
 	flag.StringVar(&c.issuer, "issuer", "", "`URL` of the OIDC issuer of people")
 	flag.StringVar(&c.clientID, "client-id", "", "`ID` of the client that its tokens are for: client_id of access tokens, aud of others")
@@ -181,7 +181,7 @@ func (c *config) run(ctx context.Context, out io.Writer) (err error) {
 	switch {
 	case c.bootstrap != "":
 		if first, err = readBootstrap(c.bootstrap); err != nil {
-			return err
+			return fmt.Errorf("-bootstrap: %w", err)
 		}
 	case c.dev:
 		first = demoBootstrap(time.Now())
@@ -215,7 +215,7 @@ func (c *config) run(ctx context.Context, out io.Writer) (err error) {
 	if c.audit != "" {
 		trail, openErr := os.OpenFile(c.audit, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 		if openErr != nil {
-			return openErr
+			return fmt.Errorf("-audit: %w", openErr)
 		}
 		defer func() { err = errors.Join(err, trail.Close()) }()
 		sink := audit.NewJSON(trail)
@@ -232,7 +232,7 @@ func (c *config) run(ctx context.Context, out io.Writer) (err error) {
 
 	listener, err := net.Listen("tcp", c.addr)
 	if err != nil {
-		return err
+		return fmt.Errorf("-addr: %w", err)
 	}
 	base := "http://" + listener.Addr().String()
 	handler, stop, err := c.handler(ctx, out, base, mgr, s, limiter, refusals, first)
@@ -286,6 +286,9 @@ func (c *config) handler(
 		}
 		persons = append(persons, a)
 		stops = append(stops, func(context.Context) error { return a.Close() })
+	}
+	if len(persons) == 0 {
+		log.Print("nobody can sign in: that needs -issuer, or -dev")
 	}
 	source, err := addressSource(c.trustedProxies, c.clientIPHeader)
 	if err != nil {
