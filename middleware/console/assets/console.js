@@ -427,7 +427,7 @@ function settingsDiffer(before, now) {
     says.push(`Keys expire: ${period(now.apiTokenMaxAge)}; before: ${period(before.apiTokenMaxAge)}.`);
   }
   if (before.apiAllowedIPs.join("\n") !== now.apiAllowedIPs.join("\n")) {
-    const from = (lines) => (lines.length === 0 ? "everywhere" : lines.join(", "));
+    const from = (lines) => (lines.length === 0 ? "everywhere" : lines.length > 4 ? `a list of ${lines.length} lines` : lines.join(", "));
     says.push(`Keys may be used from: ${from(now.apiAllowedIPs)}; before: ${from(before.apiAllowedIPs)}.`);
   }
   return says;
@@ -466,7 +466,7 @@ function effects(preview) {
     }
     sentences.push(`${sentence}.`);
   }
-  return sentences.length > 0 ? sentences : ["Keys expire at another time, and none of them now."];
+  return sentences;
 }
 
 // refusedAddresses says which addresses that keys were used from the list refuses.
@@ -565,7 +565,7 @@ function prepareSettings() {
     byId("review-effects").replaceChildren(...differences.concat(effects(preview), refusedAddresses(preview)).map((text) => item("li", text)));
     const warnings = normal.warnings.map(({ message }) => message);
     if (normal.restrictedAccessTokens && !saved.restrictedAccessTokens) {
-      warnings.unshift("From then on only people who are permitted on the page People can create and use API keys. Owners are not exempt, you included. Nothing is deleted.");
+      warnings.unshift("From then on only people who are permitted on the page People can create and use API keys. Owners, you included, are not exempt. Nothing is deleted.");
     }
     byId("review-warnings").replaceChildren(...warnings.map((text) => item("p", text, "note warn")));
     byId("review-form").hidden = normal.apiAllowedIPs.length === 0;
