@@ -56,6 +56,13 @@ func TestAPIFails(t *testing.T) {
 		{"204", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, 503, "The page cannot be shown now.", "1", true},
 		{"no body", func(http.ResponseWriter, *http.Request) {}, 503, "The page cannot be shown now.", "1", true},
 		{"broken JSON", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"success":true,"data":{`) }, 503, "The page cannot be shown now.", "1", true},
+		{"nothing", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"success":true}`) }, 503, "The page cannot be shown now.", "1", true},
+		{"null", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"data":null}`) }, 503, "The page cannot be shown now.", "1", true},
+		{"a list", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"data":[]}`) }, 503, "The page cannot be shown now.", "1", true},
+		{"hints before", func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusEarlyHints)
+			w.WriteHeader(418)
+		}, 418, "The service answers: I'm a teapot.", "", false},
 		{"HTML", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `<html>`) }, 503, "The page cannot be shown now.", "1", true},
 		{"other types", func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `{"data":{"keys":1,"users":1,"user":1,"prefix":1,"apiTokenMaxAge":"1"}}`)

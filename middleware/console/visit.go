@@ -118,10 +118,10 @@ func (v *visit) get(path string, query url.Values, data any) error {
 func (v *visit) getWithHeader(path string, query url.Values, data any) (http.Header, error) {
 	a := &recorder{header: http.Header{}, status: http.StatusOK}
 	v.api.ServeHTTP(a, v.request(path, query))
-	envelope := struct {
-		Message string // of a refusal
-		Data    any
-	}{Data: data}
+	var envelope struct {
+		Message string          // of a refusal
+		Data    json.RawMessage // of a success
+	}
 	err := json.Unmarshal(a.body.Bytes(), &envelope)
 	switch {
 	case a.status != http.StatusOK && a.status < 400:
@@ -133,7 +133,12 @@ func (v *visit) getWithHeader(path string, query url.Values, data any) (http.Hea
 			f.Message = "The service answers: " + http.StatusText(a.status) + "."
 		}
 		return nil, f
-	case err != nil:
+	case err == nil && !bytes.HasPrefix(envelope.Data, []byte("{")):
+		err = errors.New("without data")
+	case err == nil:
+		err = json.Unmarshal(envelope.Data, data)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("console: the API answers GET %s: %w", path, err)
 	}
 	return a.header, nil
@@ -167,7 +172,7 @@ type recorder struct {
 func (a *recorder) Header() http.Header { return a.header }
 
 func (a *recorder) WriteHeader(status int) {
-	if !a.written {
+	if !a.written && status >= http.StatusOK { // others come before the answer
 		a.status, a.written = status, true
 	}
 }
