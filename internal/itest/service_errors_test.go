@@ -124,7 +124,7 @@ func TestServiceErrorTable(t *testing.T) {
 	} {
 		require.Contains(t, string(text), want)
 	}
-	require.False(t, strings.Contains(string(text), `"reason":"daily_limit"`), "quotas are for metrics")
+	require.NotContains(t, string(text), `"reason":"daily_limit"`, "quotas are for metrics")
 }
 
 // TestServiceScopes: a route that asks for a scope is served to keys that have it.
