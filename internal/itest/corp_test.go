@@ -66,7 +66,8 @@ func TestServiceVendorClient(t *testing.T) {
 // by people only, whole objects sent back, unknown members ignored.
 func TestServiceCorpAPI(t *testing.T) {
 	t.Parallel()
-	s := startService(t, "-dev", "-bootstrap", writeBootstrap(t))
+	trail := filepath.Join(t.TempDir(), "audit.log")
+	s := startService(t, "-dev", "-bootstrap", writeBootstrap(t), "-audit", trail)
 	ann, bob, key := s.jwt("ann"), s.jwt("bob"), "ann@acme.example "+s.key("ann").Token
 
 	// The seed's own Go program.
@@ -147,6 +148,25 @@ func TestServiceCorpAPI(t *testing.T) {
 		map[string]any{"restrictedAccessTokens": false, "apiAllowedIPs": []string{"127.0.0.1", "nonsense"}})
 	require.Contains(t, bad.body, "line 2")
 	require.Contains(t, s.require(200, "GET", "/api/v0/corps/acme", ann, nil).body, `"restrictedAccessTokens":true`)
+
+	// If-Match is optional, and holds if it is sent.
+	etag := s.require(200, "GET", "/api/v0/corps/acme", ann, nil).header.Get("ETag")
+	s.require(409, "PATCH", "/api/v0/corps/acme", ann, map[string]any{"apiTokenMaxAge": 60}, "If-Match", `"1"`)
+	require.Contains(t, s.require(200, "GET", "/api/v0/corps/acme", ann, nil).body, `"apiTokenMaxAge":0`)
+	s.require(200, "PATCH", "/api/v0/corps/acme", ann, map[string]any{"apiTokenMaxAge": 60}, "If-Match", etag)
+
+	// What was refused is in the trail.
+	s.stop()
+	text, err := os.ReadFile(trail)
+	require.NoError(t, err)
+	for _, want := range []string{
+		`"action":"settings.update","outcome":"failure","reason":"forbidden"`,
+		`"action":"settings.update","outcome":"failure","reason":"conflict"`,
+		`"action":"user.permission","outcome":"failure","reason":"forbidden"`,
+		`"action":"authentication","outcome":"failure","reason":"wrong_credential_kind"`,
+	} {
+		require.Contains(t, string(text), want)
+	}
 }
 
 // TestServiceCorpEmails: a user is found by the e-mail as it is written, or else but
