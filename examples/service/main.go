@@ -1,7 +1,8 @@
 // Service is a whole service around keystile, the way a product would embed it:
-// a guarded route, the management API for people, sign-in with any OIDC issuer,
-// the settings of organizations, an audit trail, and the API in the shape of the
-// system that the requirements come from.
+// guarded routes, the management API and the console for people, sign-in with any
+// OIDC issuer, the settings of organizations, an audit trail, counting in the store
+// or in Redis, and the API in the shape of the system that the requirements come
+// from. Several of it on one store are one service.
 //
 // The one command to see it is
 //
@@ -10,7 +11,6 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"flag"
 	"fmt"
@@ -18,29 +18,17 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
-	_ "github.com/jackc/pgx/v5/stdlib"
-	"github.com/redis/go-redis/v9"
-	_ "modernc.org/sqlite"
-
-	"github.com/keystile/keystile/middleware"
-	"github.com/keystile/keystile/middleware/api"
 	"github.com/keystile/keystile/middleware/refusallog"
-	"github.com/keystile/keystile/policy"
 	"github.com/keystile/keystile/ratelimit"
 	"github.com/keystile/keystile/ratelimit/rediscounter"
 	"github.com/keystile/keystile/store"
 	"github.com/keystile/keystile/store/audit"
 	"github.com/keystile/keystile/store/keys"
-	"github.com/keystile/keystile/store/memstore"
-	"github.com/keystile/keystile/store/postgresstore"
-	"github.com/keystile/keystile/store/sqlitestore"
 )
 
 // A config is what the flags say.
@@ -108,70 +96,6 @@ func (c *config) check() error {
 	return errors.Join(errs...)
 }
 
-// A backend is a store with all that stands beside it.
-type backend interface {
-	store.Store
-	store.Uses
-	store.Feed
-	ratelimit.Counter
-}
-
-// openStore opens what -store names. The function it returns closes it.
-func openStore(ctx context.Context, name string) (backend, func() error, error) {
-	kind, file, _ := strings.Cut(name, ":")
-	switch {
-	case name == "memory":
-		return memstore.New(), func() error { return nil }, nil
-	case kind == "sqlite" && file != "":
-		db, err := sql.Open("sqlite", sqlitestore.DSN(file))
-		if err != nil {
-			return nil, nil, err
-		}
-		s, err := sqlitestore.New(db, nil)
-		return migrated(ctx, s, db, err)
-	case kind == "postgres" || kind == "postgresql":
-		db, err := sql.Open("pgx", name)
-		if err != nil {
-			// The name has a password, which the error may repeat.
-			return nil, nil, errors.New("-store is no data source name of PostgreSQL")
-		}
-		db.SetMaxOpenConns(8)
-		db.SetMaxIdleConns(8)
-		s, err := postgresstore.New(db, nil)
-		return migrated(ctx, s, db, err)
-	}
-	return nil, nil, errors.New("-store is none of memory, sqlite:FILE and a postgres:// address")
-}
-
-// migrated brings the tables of a store that was opened up to date.
-func migrated[S interface {
-	backend
-	Migrate(context.Context) error
-}](ctx context.Context, s S, db *sql.DB, err error) (backend, func() error, error) {
-	if err == nil {
-		err = s.Migrate(ctx)
-	}
-	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("-store: %w", err), db.Close())
-	}
-	return s, db.Close, nil
-}
-
-// openRedis connects to the server of -redis. What goes wrong later is a 503 for
-// the request, but a mistake in the flag is better noticed now.
-func openRedis(ctx context.Context, address string) (*redis.Client, error) {
-	client, err := rediscounter.Open(address)
-	if err != nil {
-		return nil, fmt.Errorf("-redis: %w", err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	if err := client.Ping(ctx).Err(); err != nil {
-		return nil, errors.Join(fmt.Errorf("-redis: %w", err), client.Close())
-	}
-	return client, nil
-}
-
 // run serves until ctx ends.
 func (c *config) run(ctx context.Context, out io.Writer) (err error) {
 	if err := c.check(); err != nil {
@@ -234,8 +158,11 @@ func (c *config) run(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return fmt.Errorf("-addr: %w", err)
 	}
-	base := "http://" + listener.Addr().String()
-	handler, stop, err := c.handler(ctx, out, base, mgr, s, limiter, refusals, first)
+	svc := &service{
+		config: c, base: "http://" + listener.Addr().String(), out: out, first: first,
+		backend: s, limiter: limiter, mgr: mgr, refusals: refusals,
+	}
+	handler, stop, err := svc.handler(ctx)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
@@ -248,7 +175,7 @@ func (c *config) run(ctx context.Context, out io.Writer) (err error) {
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
-	log.Print("serving on ", base)
+	log.Print("serving on ", svc.base)
 	select {
 	case err = <-served:
 	case <-ctx.Done():
@@ -256,156 +183,4 @@ func (c *config) run(ctx context.Context, out io.Writer) (err error) {
 	ending, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	return errors.Join(err, server.Shutdown(ending), stop(ending), refusals.Close(ending))
-}
-
-// handler makes everything that is served, and puts the bootstrap in. The
-// function that it returns stops what runs beside the server.
-func (c *config) handler(
-	ctx context.Context, out io.Writer, base string,
-	mgr *keys.Manager, s backend, limiter ratelimit.Limiter, refusals *refusallog.Log, first *bootstrap,
-) (http.Handler, func(context.Context) error, error) {
-	mux := http.NewServeMux()
-	ps := first.people()
-	var persons anyOf
-	stops := []func(context.Context) error{}
-	issuer := issuerOptions{url: c.issuer, clientID: c.clientID, jwksURL: c.jwksURL, tokenUse: c.tokenUse, client: http.DefaultClient, discover: true}
-	var dev *devIssuer
-	if c.dev {
-		dev = newDevIssuer(base)
-		issuer.url, issuer.clientID, issuer.client, issuer.discover = dev.url, dev.clientID, dev.Client(), false
-		mux.Handle(devPath+"/", http.StripPrefix(devPath, dev))
-		mux.Handle("GET /dev/token/{user}", dev.serveToken(ps))
-		signedIn := newSessions(time.Now)
-		mountSignIn(mux, signedIn, first)
-		persons = append(persons, signedIn)
-	}
-	if issuer.url != "" {
-		a, err := ps.authenticator(ctx, mgr, issuer)
-		if err != nil {
-			return nil, nil, err
-		}
-		persons = append(persons, a)
-		stops = append(stops, func(context.Context) error { return a.Close() })
-	}
-	if len(persons) == 0 {
-		log.Print("nobody can sign in: that needs -issuer, or -dev")
-	}
-	source, err := addressSource(c.trustedProxies, c.clientIPHeader)
-	if err != nil {
-		return nil, nil, err
-	}
-	guard, err := middleware.New(mgr.Verifier(), &middleware.Options{
-		Authenticators: append([]middleware.Authenticator{middleware.APIKeys(mgr.Verifier(), nil)}, persons...),
-		ClientIP:       source,
-		Limiter:        limiter,
-		Uses:           s,
-		UseInterval:    time.Second,
-		UsesFailed:     func(err error) { log.Print("uses: ", err) },
-		Observe: func(r *http.Request, e middleware.Event) {
-			refusals.Observe(r, e)
-			if e.Refusal != nil && e.Refusal.Status == http.StatusServiceUnavailable {
-				log.Print("unavailable: ", e.Err)
-			}
-		},
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	stops = append(stops, guard.Close)
-	management, err := api.New(mgr, guard, &api.Options{
-		Failed: func(_ *http.Request, err error) { log.Print("api: ", err) },
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	mux.Handle("/v1/", management)
-	if err := c.mountConsole(mux, management, persons); err != nil {
-		return nil, nil, err
-	}
-	mux.Handle("/v1/ping", guard.Wrap(http.HandlerFunc(ping)))
-	mux.Handle("GET /v1/reports", guard.With(policy.Scope("reports:read")).Wrap(http.HandlerFunc(reports)))
-	mux.HandleFunc("/v1/health", health)
-
-	tokens, err := first.apply(ctx, mgr, out)
-	if err != nil {
-		return nil, nil, fmt.Errorf("bootstrap: %w", err)
-	}
-	if c.dev && c.bootstrap == "" {
-		if err := demoUses(ctx, mgr, s, first, time.Now()); err != nil {
-			return nil, nil, err
-		}
-	}
-	switch {
-	case dev == nil:
-	case c.bootstrap != "": // standard output is for a program
-		dev.hello(os.Stderr, base, first, nil)
-	default:
-		dev.hello(out, base, first, tokens)
-	}
-	mux.Handle(corpBase+"/", newCorpAPI(mgr, guard, ps))
-	stop := func(ctx context.Context) error {
-		var errs []error
-		for _, s := range stops {
-			errs = append(errs, s(ctx))
-		}
-		return errors.Join(errs...)
-	}
-	handler := oneSlash(mux)
-	if c.dev {
-		handler = localOnly(handler)
-	}
-	return handler, stop, nil
-}
-
-// oneSlash takes doubled slashes for one: a client whose base address ends in a
-// slash sends them, and takes the redirect of a mux for an error.
-func oneSlash(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if path := r.URL.EscapedPath(); strings.Contains(path, "//") {
-			for strings.Contains(path, "//") {
-				path = strings.ReplaceAll(path, "//", "/")
-			}
-			clean := *r.URL
-			clean.RawPath = path
-			clean.Path, _ = url.PathUnescape(path) // it was escaped by the URL itself
-			r = r.WithContext(r.Context())
-			r.URL = &clean
-		}
-		h.ServeHTTP(w, r)
-	})
-}
-
-// localOnly refuses requests that name another host than this machine. In
-// development mode anybody can be anybody, and the page of another site whose name
-// leads here (DNS rebinding) is as near as a person at the keyboard.
-func localOnly(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !loopback(r.Host) {
-			(&middleware.Refusal{
-				Status: http.StatusMisdirectedRequest, Code: "InvalidRequest", Reason: "wrong_host",
-				Message: "The development mode is there for localhost only.",
-			}).Write(w, r)
-			return
-		}
-		h.ServeHTTP(w, r)
-	})
-}
-
-func ping(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, _ = io.WriteString(w, "pong from the protected handler")
-}
-
-// reports is for callers with the scope reports:read.
-func reports(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	_, _ = io.WriteString(w, `{"success":true,"data":{"reports":[]}}`+"\n")
-}
-
-// health tells that the service runs. It asks no store: one that fails answers
-// 503 where it matters.
-func health(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	w.Header().Set("Cache-Control", "no-store")
-	_, _ = io.WriteString(w, `{"success":true,"data":{"status":"ok"}}`+"\n")
 }
