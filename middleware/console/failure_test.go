@@ -115,6 +115,25 @@ func TestUseFails(t *testing.T) {
 	w.get(503, "/", "olga")
 }
 
+// TestKeyFails: of a key that is not known now it is not said that it is deleted,
+// although the rules can be asked about it.
+func TestKeyFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(s *setup) {
+		s.api = func(api http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if path := strings.TrimPrefix(r.URL.Path, "/v1/org/api-keys/"); path != r.URL.Path && !strings.Contains(path, "/") {
+					w.WriteHeader(http.StatusServiceUnavailable)
+					return
+				}
+				api.ServeHTTP(w, r)
+			})
+		}
+	})
+	_, prefix := w.create("ann", "export")
+	w.get(503, "/org/keys/"+prefix, "olga").without("deleted")
+}
+
 // TestStoreFails: an API whose store fails is a page that says so (S76).
 func TestStoreFails(t *testing.T) {
 	t.Parallel()

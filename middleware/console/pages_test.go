@@ -200,10 +200,16 @@ func TestAllKeys_S47(t *testing.T) {
 
 	w.now = start.Add(31 * day)
 	w.get(200, "/org/keys", "olga").says("Expired It is older than the organization allows.")
+	require.NoError(t, w.mgr.Revoke(t.Context(), olga, keys.Ref{Org: org, ID: olgas}))
+	_, k, err := w.mgr.Create(t.Context(), keys.CreateParams{Org: org, User: "bob", Name: "late", NotAfter: w.now.Add(90 * day)})
+	require.NoError(t, err)
+	w.now = w.now.Add(31 * day)
+	w.get(200, "/keys/"+k.ID, "bob").says("Expired It is older than the organization allows.") // D23: the earlier of two ends
 	require.NoError(t, w.mgr.Revoke(t.Context(), olga, keys.Ref{Org: org, ID: anns}))
 	w.get(200, "/org/keys", "olga").without("export")
 	p = w.get(200, "/org/keys?status=revoked", "olga")
 	p.says("export", "Deleted It was deleted, or rotated.")
+	p.without("works until")
 	require.NotContains(t, p.Body.String(), `data-do=`, "there is nothing to do with it")
 }
 
@@ -298,7 +304,9 @@ func TestSettingsPage(t *testing.T) {
 	require.Contains(t, body, ` checked> <label for="restricted">`)
 
 	w.settings(func(s *policy.Settings) { s.MaxAge = 90 * day })
-	require.Contains(t, w.get(200, "/org/settings", "olga").Body.String(), `<option value="7776000" selected>90 days</option>`)
+	body = w.get(200, "/org/settings", "olga").Body.String()
+	require.Contains(t, body, `<option value="7776000" selected>90 days</option>`)
+	require.Contains(t, body, `<option value="custom">`)
 }
 
 // TestPeoplePage: who has the grant (S31), that it is kept while the restriction is
