@@ -34,7 +34,7 @@
 //
 // # Who may
 //
-// Keys manage nothing, not even themselves: everything but the usage asks the Guard
+// Keys manage nothing, not even themselves: everything but GET /v1/usage asks the Guard
 // for a person, a JWT or a session of the host (S60, D25). Which user and which
 // organization that is comes from the credential alone. What the user is comes from
 // the store, read anew for each request: an owner is whom keys.Manager.PutUser

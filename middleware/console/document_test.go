@@ -176,6 +176,32 @@ func TestScriptMakesNoMarkup(t *testing.T) {
 	}
 }
 
+// TestScriptIsWhole: outside of its texts the script has every bracket that it opens.
+// Whether it is right is seen where it runs, in a browser.
+func TestScriptIsWhole(t *testing.T) {
+	t.Parallel()
+	code := read(t, "assets/console.js")
+	for _, text := range []string{
+		`(?m)^\s*//.*$`, `(?m)\s//\s.*$`, `/\^[^/\n]*/`, `"(?:[^"\\\n]|\\.)*"`, "`[^`]*`",
+	} {
+		code = regexp.MustCompile(text).ReplaceAllString(code, "")
+	}
+	require.NotContains(t, code, `"`)
+	require.NotContains(t, code, "`")
+	var open []rune
+	for _, c := range code {
+		switch i := strings.IndexRune("([{)]}", c); {
+		case i >= 3:
+			require.NotEmpty(t, open, "%c is not opened", c)
+			require.Equal(t, string("([{"[i-3]), string(open[len(open)-1]))
+			open = open[:len(open)-1]
+		case i >= 0:
+			open = append(open, c)
+		}
+	}
+	require.Empty(t, open)
+}
+
 // TestStyleIsUsed: every class of a template has a style, or is looked for by the
 // script, and the other way around.
 func TestStyleIsUsed(t *testing.T) {
