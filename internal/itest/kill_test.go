@@ -47,7 +47,7 @@ func spendLeased(ctx context.Context, leased *ratelimit.Leased) error {
 	ticks := time.NewTicker(time.Millisecond)
 	defer ticks.Stop()
 	admitted := time.Now() // last
-	for time.Since(admitted) < 3*time.Second {
+	for n := 0; n <= leaseLimit && time.Since(admitted) < 3*time.Second; {
 		<-ticks.C
 		_, ok, err := leased.Add(ctx, "family", testDay, 1, leaseLimit)
 		if err != nil {
@@ -55,6 +55,7 @@ func spendLeased(ctx context.Context, leased *ratelimit.Leased) error {
 		}
 		if ok {
 			admitted = time.Now()
+			n++
 			fmt.Println("admitted")
 		}
 	}
