@@ -87,6 +87,11 @@ requirements: ## write REQUIREMENTS.md
 	go run ./internal/reqtable >.cover/requirements
 	mv .cover/requirements REQUIREMENTS.md
 
+.PHONY: screenshots
+screenshots: ## take the pictures of the README anew
+	@tools/testdeps
+	KEYSTILE_SCREENSHOTS=$(CURDIR)/.github go test -count=1 -run '^TestConsoleScreenshots$$' ./internal/itest
+
 .PHONY: vuln
 vuln: tools ## look for known vulnerabilities that the code can reach
 	@for dir in $(modules); do (cd "$$dir" && $(bin)/govulncheck ./...); done

@@ -273,16 +273,20 @@ const (
 func (b *tab) until(expression string, args ...any) {
 	b.tb.Helper()
 	source := script(expression, args...)
+	again, enough := time.NewTicker(10*time.Millisecond), time.After(10*time.Second)
+	defer again.Stop()
 	var last error
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for waiting := true; waiting; {
 		// A page that is being replaced cannot answer.
 		ok, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](source))
 		if err == nil && ok {
 			return
 		}
 		last = err
-		if time.Now().After(deadline) {
-			break
+		select {
+		case <-again.C:
+		case <-enough:
+			waiting = false
 		}
 	}
 	shown, _ := chromedp.Run(b.ctx, chromedp.Evaluate[string](`location.href + "\n" + document.body.innerText`))
