@@ -84,7 +84,7 @@ func redisPair(t testing.TB, client func() redis.UniversalClient, prefix string)
 // leastRights are what a server has to allow, as package rediscounter says.
 var leastRights = []string{
 	"on", ">secret", "resetkeys", "~keystile:*", "nocommands",
-	"+evalsha", "+eval", "+hget", "+hset", "+hdel", "+hincrby", "+pttl", "+pexpire",
+	"+evalsha", "+eval", "+hget", "+hmget", "+hset", "+hdel", "+hincrby", "+pttl", "+pexpire",
 }
 
 // TestRedisCounter runs the conformance suites on a real server from two machines:

@@ -23,7 +23,7 @@
 //
 // Counts are exact up to the largest int64. A user needs these rights:
 //
-//	ACL SETUSER keystile on >password ~keystile:* +evalsha +eval +hget +hset +hdel +hincrby +pttl +pexpire
+//	ACL SETUSER keystile on >password ~keystile:* +evalsha +eval +hget +hmget +hset +hdel +hincrby +pttl +pexpire
 //
 // # When the server fails
 //

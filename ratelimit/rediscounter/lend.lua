@@ -4,7 +4,7 @@
 local name, spent, want, limit, size = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local now, duration = tonumber(ARGV[7]), tonumber(ARGV[8])
 
-local made = redis.call('HGET', hash, window)
+local made, packed = unpack(redis.call('HMGET', hash, window, window .. ' accounts'))
 local count = made or '0'
 if not made and (want == 0 or limit == '0') then
 	touch()
@@ -12,7 +12,6 @@ if not made and (want == 0 or limit == '0') then
 end
 
 -- An account has spent a[1], holds a[2], is live until a[3], and has ended if a[4].
-local packed = redis.call('HGET', hash, window .. ' accounts')
 local accounts = packed and cmsgpack.unpack(packed) or {}
 local a = accounts[name] or {spent, 0, now, false}
 if spent > a[1] then

@@ -23,7 +23,7 @@ end
 -- add adds n, digits, to the count of the window, which is made if it was not
 -- there before: then the first of nine windows goes.
 local function add(n, made)
-	redis.call('HINCRBY', hash, window, n)
+	local count = redis.call('HINCRBY', hash, window, n)
 	if not made then
 		local all = {}
 		for w in string.gmatch(redis.call('HGET', hash, 'windows') or '', '%S+') do
@@ -35,6 +35,9 @@ local function add(n, made)
 			table.remove(all, 1)
 		end
 		redis.call('HSET', hash, 'windows', table.concat(all, ' '))
+	end
+	if count < 2^53 then
+		return digits(count)
 	end
 	return redis.call('HGET', hash, window)
 end
