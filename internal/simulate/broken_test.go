@@ -58,11 +58,11 @@ func TestStormFindsWhatIsBroken(t *testing.T) {
 		found string // a part of what is said
 		broken
 	}{
-		{"a Guard without expiry", "can only be refused with", without(policy.Enabled(), policy.PermittedUsers(), policy.AllowedIPs())},
-		{"a Guard without addresses", "can only be refused with", without(policy.Enabled(), policy.PermittedUsers(), policy.Expiry())},
+		{"a Guard without expiry", "node", without(policy.Enabled(), policy.PermittedUsers(), policy.AllowedIPs())},
+		{"a Guard without addresses", "node", without(policy.Enabled(), policy.PermittedUsers(), policy.Expiry())},
 		{"a Guard without grants", "node", without(policy.Enabled(), policy.Expiry(), policy.AllowedIPs())},
-		{"a Guard without owners", "can only be refused with", without(policy.PermittedUsers(), policy.Expiry(), policy.AllowedIPs())},
-		{"a Guard with the rules in another order", "are right", without(policy.Expiry(), policy.AllowedIPs(), policy.Enabled(), policy.PermittedUsers())},
+		{"a Guard without owners", "node", without(policy.PermittedUsers(), policy.Expiry(), policy.AllowedIPs())},
+		{"a Guard with the rules in another order", "node", without(policy.Expiry(), policy.AllowedIPs(), policy.Enabled(), policy.PermittedUsers())},
 		{"a Guard that counts what it refuses", "are counted", broken{makePolicy: countRefused}},
 		{"a feed that tells of nothing", "node", broken{wrapBackend: func(b backend) backend { return silentFeed{b} }}},
 		{"a feed that skips a change", "node", broken{wrapBackend: func(b backend) backend { return &skippingFeed{backend: b} }}},
@@ -74,8 +74,8 @@ func TestStormFindsWhatIsBroken(t *testing.T) {
 		{"a lender that lends more than it counts", "were admitted", broken{wrapBackend: func(b backend) backend { return generous{b} }}},
 		{"a lender that keeps what comes back", "counted", broken{wrapBackend: func(b backend) backend { return greedy{b} }}},
 		{"a limiter that admits when the counter fails", "were admitted", broken{wrapLimiter: func(d *ratelimit.Daily) ratelimit.Limiter { return failOpen{d} }}},
-		{"a limiter that spends twice", "counted", broken{wrapLimiter: func(d *ratelimit.Daily) ratelimit.Limiter { return double{d} }}},
-		{"a limiter that keeps the first limit", "limit of", broken{wrapLimiter: func(d *ratelimit.Daily) ratelimit.Limiter { return &firstLimit{Daily: d} }}},
+		{"a limiter that spends twice", "were admitted", broken{wrapLimiter: func(d *ratelimit.Daily) ratelimit.Limiter { return double{d} }}},
+		{"a limiter that keeps the first limit", "were admitted", broken{wrapLimiter: func(d *ratelimit.Daily) ratelimit.Limiter { return &firstLimit{Daily: d} }}},
 		{"uses that are written twice", "times", broken{wrapBackend: func(b backend) backend { return doubleUses{b} }}},
 	}
 	for _, test := range tests {

@@ -56,6 +56,10 @@ func (s storm) fault(node int, call string, n int64) fault {
 	if s.spared[call] {
 		return fault{}
 	}
+	// Now and then polls fail in a row, for longer than a cache may do without.
+	if call == "changes" && fnv(s.seed, node, "row", (n-1)/pollsInARow)%100 < uint64(s.chance) {
+		return fault{kind: lost}
+	}
 	dice := rand.New(rand.NewPCG(s.seed, fnv(node, call, n)))
 	if dice.IntN(100) >= s.chance {
 		return fault{}
@@ -65,6 +69,9 @@ func (s storm) fault(node int, call string, n int64) fault {
 		delay: time.Duration(1 + dice.Int64N(int64(2*time.Second))),
 	}
 }
+
+// pollsInARow take about two TTLs: see node.notify.
+const pollsInARow = 8
 
 // fnv is a hash that is the same in every process.
 func fnv(parts ...any) uint64 {

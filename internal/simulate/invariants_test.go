@@ -127,7 +127,7 @@ func (j *judgement) judge(a *answer) {
 			w.violation("node %d admitted %s of %s with %q from %s by its clock of %s, which can only be refused with %q",
 				j.node.id, j.holder.key.id, j.holder.user.id, j.email, j.addr, j.clock.Format(time.StampMicro), reasons)
 		}
-		j.spent(slices.Max(append(limits, 0)))
+		j.spent(limits)
 	case policy.StoreUnavailable:
 		if may {
 			w.quotas.change(j.quota, func(t *tally) { t.unknown++ })
@@ -150,24 +150,25 @@ func (j *judgement) judge(a *answer) {
 	}
 }
 
-// spent notes an admitted request, by the highest limit that the node could go by.
-func (j *judgement) spent(limit int64) {
-	now := time.Now()
+// borrowed reports whether the node may have got the unit of the request long before,
+// by one of the limits.
+func (j *judgement) borrowed(limits []int64) bool {
+	return slices.ContainsFunc(limits, func(l int64) bool { return j.node.wire.holds(loan{j.quota, l}) })
+}
+
+// spent notes an admitted request, by the limits that the node could go by.
+func (j *judgement) spent(limits []int64) {
+	limit := slices.Max(append(limits, 0))
 	var most int64
 	t := j.w.quotas.change(j.quota, func(t *tally) {
 		t.served++
 		t.uses(j.holder.key.id, j.began, j.clock)
-		// A unit that a node borrowed below its limit is its own, also when others go by
-		// a higher one meanwhile, and beyond the lower one with it.
-		for l, last := range t.limits {
-			if l > limit && now.Sub(last) < ratelimit.LoanTime {
-				limit = l
-			}
-		}
 		most = t.highest()
 	})
 	switch {
-	case j.served >= limit:
+	case j.served >= limit && !j.borrowed(limits):
+		// A unit that a node borrowed below its limit is its own, also when others go by a
+		// higher one meanwhile.
 		j.w.violation("%v: %d were admitted, and then one more by a limit of %d", j.quota, j.served, limit)
 	case t.served > most:
 		j.w.violation("%v: %d were admitted, more than the highest limit of the day, %d", j.quota, t.served, most)
@@ -189,7 +190,7 @@ type tally struct {
 	peak    int64 // the highest count that the store ever had
 	forfeit int64 // loans that may have got lost, but for those of nodes that crashed
 
-	limits map[int64]time.Time // that nodes could go by, and when they last did
+	limits map[int64]bool // that nodes could go by
 
 	keys map[string]*use // of the family
 }
@@ -212,10 +213,10 @@ type use struct {
 
 func (t *tally) goneBy(limits []int64) {
 	if t.limits == nil {
-		t.limits = make(map[int64]time.Time)
+		t.limits = make(map[int64]bool)
 	}
 	for _, l := range limits {
-		t.limits[l] = time.Now()
+		t.limits[l] = true
 	}
 }
 

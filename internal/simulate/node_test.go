@@ -36,7 +36,7 @@ func (w *world) newNode() *node {
 	w.made++
 	n := &node{id: w.made, w: w, clock: new(clock), wake: make(chan struct{}, 1)}
 	n.known.told = make(map[row]time.Time)
-	n.wire = &wire{w: w, node: n, calls: make(map[string]int64)}
+	n.wire = &wire{w: w, node: n, calls: make(map[string]int64), loans: make(map[loan]lent)}
 	n.clock.set(time.Duration(w.dice.Int64N(int64(20*time.Millisecond))) - 10*time.Millisecond)
 	b := w.broken.backend(n.wire)
 

@@ -13,8 +13,8 @@ import (
 // Without the race detector, which makes it many times as slow, every call is tried.
 var (
 	oneSeed  = flag.Uint64("seed", 0, "the only `seed` of TestStorm, which then prints every step with -v")
-	howMany  = flag.Uint64("seeds", unlessRace[uint64](60, 15), "how many `seeds` TestStorm tries")
-	everyNth = flag.Int64("every", unlessRace[int64](1, 12), "TestEveryCall lets every `n`-th call fail")
+	howMany  = flag.Uint64("seeds", unlessRace[uint64](60, 10), "how many `seeds` TestStorm tries")
+	everyNth = flag.Int64("every", unlessRace[int64](1, 24), "TestEveryCall lets every `n`-th call fail")
 )
 
 func unlessRace[T any](without, with T) T {

@@ -33,6 +33,37 @@ type wire struct {
 
 	mu    sync.Mutex
 	calls map[string]int64
+	loans map[loan]lent
+}
+
+// A loan is what a node borrows under a limit. Units that it got of it are its own
+// for a while, whatever others do meanwhile.
+type loan struct {
+	quota quota
+	limit int64
+}
+
+// A lent says when a node got units last, and how many were served before.
+type lent struct {
+	at     time.Time
+	served int64
+}
+
+// note notes that the node got units.
+func (l *wire) note(of loan) {
+	served := l.w.quotas.read(of.quota).served
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.loans[of] = lent{time.Now(), served}
+}
+
+// holds reports whether the node may have units of a loan that it got when there
+// was still room for them.
+func (l *wire) holds(of loan) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	got, ok := l.loans[of]
+	return ok && got.served < of.limit && time.Since(got.at) < ratelimit.LoanTime
 }
 
 var errDead = errors.New("the node is dead")
@@ -234,12 +265,14 @@ func (l *wire) Add(ctx context.Context, key string, end time.Time, n, most int64
 }
 
 func (l *wire) Lend(ctx context.Context, account, key string, end time.Time, spent, want, limit int64, now time.Time) (ratelimit.Loan, error) {
-	loan, err := ask(ctx, l, "lend", func(ctx context.Context) (ratelimit.Loan, error) {
-		loan, err := l.w.counts.Lend(ctx, account, key, end, spent, want, limit, now)
-		l.w.counted(key, end, loan.Count)
-		return loan, err
+	got, err := ask(ctx, l, "lend", func(ctx context.Context) (ratelimit.Loan, error) {
+		a, err := l.w.counts.Lend(ctx, account, key, end, spent, want, limit, now)
+		l.w.counted(key, end, a.Count)
+		return a, err
 	})
 	switch {
+	case err == nil && got.Lent > spent:
+		l.note(loan{quota{key, end.UTC().Round(0)}, limit})
 	case err == nil:
 	case want <= 0 && now.After(end):
 		// What cannot be given back when its day is over is given up.
@@ -248,5 +281,5 @@ func (l *wire) Lend(ctx context.Context, account, key string, end time.Time, spe
 		// It may arrive when its account is forgotten, and lend to nobody.
 		l.w.forfeit(key, end)
 	}
-	return loan, err
+	return got, err
 }
