@@ -68,10 +68,9 @@ func discoverKeys(ctx context.Context, issuer string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", errNoDiscovery, err)
 	}
-	if err := json.Unmarshal(text, &document); err != nil {
-		return "", fmt.Errorf("-issuer: its discovery document is no JSON: %w", err)
-	}
-	switch {
+	switch err := json.Unmarshal(text, &document); {
+	case err != nil || document.Issuer == "":
+		return "", fmt.Errorf("%w: what is there is something else", errNoDiscovery)
 	case document.Issuer != issuer:
 		return "", fmt.Errorf("-issuer must be as the issuer writes itself, which is %q", document.Issuer)
 	case document.JWKS == "":

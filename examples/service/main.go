@@ -18,6 +18,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"syscall"
@@ -80,6 +81,9 @@ func (c *config) check() error {
 		}
 	} else if (c.issuer == "") != (c.clientID == "") {
 		bad("-issuer and -client-id need each other")
+	}
+	if u, err := url.Parse(c.issuer); c.issuer != "" && (err != nil || u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Host))) {
+		bad("-issuer must be an https address, or http on a loopback address")
 	}
 	if c.jwksURL != "" && c.issuer == "" {
 		bad("-jwks-url needs -issuer")

@@ -131,6 +131,10 @@ func TestServiceOtherIssuers(t *testing.T) {
 		unstated  int
 	}{
 		{name: "as Cognito", keys: cognitoKeys, access: 200, id: 401, unstated: 401},
+		{
+			name: "something else at the place", keys: cognitoKeys, access: 200, id: 401, unstated: 401,
+			discovery: func(string) map[string]any { return map[string]any{"keys": []any{}} },
+		},
 		{name: "discovery", keys: elsewhere, discovery: discovery, access: 200, id: 401, unstated: 401},
 		{
 			name: "a place of its own", keys: elsewhere, access: 200, id: 401, unstated: 401,
