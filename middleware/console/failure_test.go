@@ -85,9 +85,21 @@ func TestAPIFails(t *testing.T) {
 	for _, a := range answers {
 		t.Run(a.name, func(t *testing.T) {
 			t.Parallel()
+			match := "nothing"
+			w := newWorld(t, func(s *setup) {
+				s.api = func(api http.Handler) http.Handler {
+					return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						if strings.Contains(r.URL.Path, match) {
+							a.answer(w, r)
+							return
+						}
+						api.ServeHTTP(w, r)
+					})
+				}
+			})
+			_, prefix := w.create("olga", "export")
 			for _, place := range places {
-				w := newWorld(t, answering(place.match, a.answer))
-				_, prefix := w.create("olga", "export")
+				match, w.failed = place.match, nil
 				p := w.get(a.status, strings.ReplaceAll(place.page, "{prefix}", prefix), "olga")
 				p.says(a.text)
 				p.without("export", "down")
@@ -143,7 +155,7 @@ func TestStoreFails(t *testing.T) {
 	require.NoError(t, err)
 	rec := httptest.NewRecorder()
 	h.ServeHTTP(rec, request(t.Context(), "GET", "/", "ann"))
-	p := &page{rec, t}
+	p := &page{ResponseRecorder: rec, t: t}
 	p.check()
 	require.Equal(t, 503, p.Code)
 	p.says("Not now <b>.")

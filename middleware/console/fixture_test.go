@@ -181,7 +181,8 @@ func request(ctx context.Context, method, target, as string) *http.Request {
 // A page is an answer of the console.
 type page struct {
 	*httptest.ResponseRecorder
-	t *testing.T
+	t    *testing.T
+	read string // what text returns, once it was called
 }
 
 func (w *world) do(method, target, as string) *page {
@@ -193,7 +194,7 @@ func (w *world) serve(r *http.Request) *page {
 	w.t.Helper()
 	rec := httptest.NewRecorder()
 	w.h.ServeHTTP(rec, r)
-	p := &page{rec, w.t}
+	p := &page{ResponseRecorder: rec, t: w.t}
 	p.check()
 	return p
 }
@@ -233,14 +234,15 @@ func (p *page) check() {
 	require.NotContains(p.t, body, "<no value>")
 	require.NotContains(p.t, body, "ZgotmplZ")
 	ids := map[string]bool{}
-	for _, t := range tag.FindAllString(body, -1) {
+	tags := tag.FindAllString(body, -1)
+	for _, t := range tags {
 		require.NotRegexp(p.t, handlers, values.ReplaceAllString(t, `=""`), "the policy allows no inline style or script")
 		for _, m := range idOf.FindAllStringSubmatch(t, -1) {
 			require.False(p.t, ids[m[1]], "id %s is there twice", m[1])
 			ids[m[1]] = true
 		}
 	}
-	for _, t := range tag.FindAllString(body, -1) {
+	for _, t := range tags {
 		for _, m := range refs.FindAllStringSubmatch(t, -1) {
 			for id := range strings.FieldsSeq(m[1]) {
 				require.True(p.t, ids[id], "%s refers to nothing", t)
@@ -264,8 +266,11 @@ var headers = map[string]string{
 
 // text is what a reader without styles sees.
 func (p *page) text() string {
-	text := tag.ReplaceAllString(inline.ReplaceAllString(p.Body.String(), ""), " ")
-	return strings.Join(strings.Fields(html.UnescapeString(text)), " ")
+	if p.read == "" {
+		text := tag.ReplaceAllString(inline.ReplaceAllString(p.Body.String(), ""), " ")
+		p.read = strings.Join(strings.Fields(html.UnescapeString(text)), " ")
+	}
+	return p.read
 }
 
 // structure is the page without its texts and the values of attributes.
