@@ -34,6 +34,7 @@ var processes = map[string]program{
 	"postgres lease":  backendLeases(openPostgres),
 	"redis lease":     leaseProgram(redisLender),
 	"redis add":       redisProgram(addProgram),
+	"redis server":    redisServerProgram,
 }
 
 // A program is run by a process, with its arguments.

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/keystile/keystile/internal/itest/servers"
 	"github.com/keystile/keystile/ratelimit"
 	"github.com/keystile/keystile/ratelimit/rediscounter"
 )
@@ -43,6 +47,46 @@ func redisProgram(run func(ctx context.Context, s backend) error) program {
 func TestRedisTwoProcesses(t *testing.T) {
 	t.Parallel()
 	requireLimit(t, together(t, 2, "redis add", redisServer(t).URL(), newRedisPrefix()))
+}
+
+// redisServerProgram starts a server of its own, suspends it if it is told to, and
+// waits to be killed.
+func redisServerProgram(_ context.Context, args []string) error {
+	r, err := servers.StartRedis()
+	if err != nil {
+		return err
+	}
+	fmt.Println(r.URL())
+	if args[0] == "suspended" {
+		r.Pause()
+	}
+	select {}
+}
+
+// TestRedisServerEnds shows of the helper of these tests that a server ends with
+// the test binary, even if that is killed, and even if the server is suspended.
+func TestRedisServerEnds(t *testing.T) {
+	t.Parallel()
+	redisServer(t)
+	for _, state := range []string{"running", "suspended"} {
+		p := start(t, "redis server", state)
+		url, ok := p.line()
+		require.True(t, ok, "stderr: %s", &p.stderr)
+		client := openRedis(t, url)
+		if state == "running" {
+			require.NoError(t, client.Ping(t.Context()).Err())
+		}
+		require.NoError(t, p.cmd.Process.Kill())
+		require.Error(t, p.cmd.Wait())
+		require.Eventually(t, func() bool {
+			conn, err := new(net.Dialer).DialContext(t.Context(), "unix", client.Options().Addr)
+			if err == nil {
+				_ = conn.Close()
+			}
+			return err != nil
+		}, 30*time.Second, time.Millisecond)
+		require.NoError(t, os.RemoveAll(filepath.Dir(client.Options().Addr)))
+	}
 }
 
 // A redisFixture is a counter under a prefix of its own, and another client of its

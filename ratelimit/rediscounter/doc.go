@@ -71,6 +71,8 @@
 //	                             lets it be evicted                count is refused instead
 //	FLUSHALL, FLUSHDB            all                               rights as above
 //
+//	a redis.Ring loses a server  what that one has counted         a cluster instead
+//
 // Where a limit must hold through all of that, count in postgresstore.
 //
 // # What it does not do
