@@ -64,8 +64,8 @@ type LeaseOptions struct {
 	// life of loans is measured by the monotonic clock. Defaults to time.Now.
 	Now func() time.Time
 
-	// Timeout bounds a call of the Lender. Those that several callers may wait for do
-	// not end with the context of one. Defaults to 2 seconds; at most 5 seconds.
+	// Timeout bounds a call of the Lender, by the context that this is given. Calls that
+	// several callers may wait for do not end with the context of one. Defaults to 2 seconds; at most 5 seconds.
 	Timeout time.Duration
 }
 
@@ -100,8 +100,8 @@ type LeaseOptions struct {
 // the Lender and returns the same. Where one node is alone, both are exact. An n of
 // more than 1 gives back what is held and is counted in the Lender.
 //
-// Callers of the same key wait for the same trip, and what fails for one fails for
-// all who wait. A trip that has begun is not ended by a caller's context, the caller
+// Callers of the same key wait for the same trip, those who read for one that began
+// after they came, and what fails for one fails for all who wait. A trip that has begun is not ended by a caller's context, the caller
 // is. Memory in use follows the keys of the last second or two, and those refused in
 // the last ten. While there are none, there is no goroutine either.
 //
@@ -228,7 +228,7 @@ var errLeaseGone = errors.New("gone")
 func (b *Leased) addTo(ctx context.Context, e *lease, n, max int64) (count int64, ok bool, err error) {
 	e.mu.Lock()
 	e.used = true
-	for {
+	for waited := false; ; waited = true {
 		if e.gone {
 			e.mu.Unlock()
 			return 0, false, errLeaseGone
@@ -241,6 +241,8 @@ func (b *Leased) addTo(ctx context.Context, e *lease, n, max int64) (count int64
 		}
 		t, answer := e.trip, (*leaseAnswer)(nil)
 		switch {
+		case t != nil && waited && n == 0:
+			answer = t.read // if it has one: the trip began after this call
 		case t != nil:
 		case n == 1 && max > 0 && (e.account == "" || e.max == max):
 			t = b.depart(ctx, e, func(ctx context.Context) error { return b.borrow(ctx, e, max) })
@@ -250,6 +252,9 @@ func (b *Leased) addTo(ctx context.Context, e *lease, n, max int64) (count int64
 				*answer, err = b.ask(ctx, e, n, max)
 				return err
 			})
+			if n == 0 {
+				t.read = answer
+			}
 		}
 		e.mu.Unlock()
 		select {
@@ -276,7 +281,8 @@ type leaseAnswer struct {
 // A leaseTrip is a call of the Lender for a lease, which others wait for.
 type leaseTrip struct {
 	done chan struct{}
-	err  error // when done
+	err  error        // when done
+	read *leaseAnswer // when done, if it only reads
 }
 
 // depart begins a trip in a goroutine of its own. The caller holds e.mu, and there

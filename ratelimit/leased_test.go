@@ -173,6 +173,47 @@ func TestLeasedJoins(t *testing.T) {
 	})
 }
 
+// Callers that read at once share a trip that began after they came, so that reading
+// is in the way of nobody who spends.
+func TestLeasedReadersShareATrip(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := ratelimit.NewMemory()
+		leased, line := newLeased(t, m, nil)
+		addOK(t, leased, "k", 10_000)
+		before := line.trips()
+		var wg sync.WaitGroup
+		read := func(least, most int64) {
+			wg.Go(func() {
+				count, ok, err := leased.Add(t.Context(), "k", midnight, 0, 10_000)
+				if count < least || count > most || !ok || err != nil {
+					t.Errorf("%d, %t, %v; want %d to %d", count, ok, err, least, most)
+				}
+			})
+		}
+		read(1, 1)
+		synctest.Wait() // its trip is under way, and reads before the addition
+		time.Sleep(600 * time.Microsecond)
+		add(t, m, "k", midnight, 1)
+		for range 100 {
+			read(2, 2)
+		}
+		began := time.Now()
+		wg.Wait()
+		require.EqualValues(t, 2, line.trips()-before)
+		require.Less(t, time.Since(began), 2*time.Millisecond)
+
+		for range 100 {
+			read(2, 3)
+		}
+		synctest.Wait()
+		began = time.Now()
+		addOK(t, leased, "k", 10_000)
+		require.LessOrEqual(t, time.Since(began), 4*time.Millisecond)
+		wg.Wait()
+	})
+}
+
 // A caller that gives up does not end the trip that others wait for, and takes
 // nothing with it.
 func TestLeasedCallersContext(t *testing.T) {
@@ -727,6 +768,27 @@ func TestLeasedLimitChanges(t *testing.T) {
 		refused(t, leased, "k", 2651)
 		require.EqualValues(t, 2652, addOK(t, leased, "k", 2652))
 	})
+}
+
+// What is held is not spent beyond its own limit when it turns out that others go by
+// a higher one.
+func TestLeasedLimitBesideAHigherOne(t *testing.T) {
+	t.Parallel()
+	for others := int64(8); others <= 11; others++ {
+		synctest.Test(t, func(t *testing.T) {
+			m := ratelimit.NewMemory()
+			leased, _ := newLeased(t, m, nil)
+			addOK(t, leased, "k", 12)
+			addOK(t, leased, "k", 12)
+			require.EqualValues(t, 6, add(t, m, "k", midnight, 0), "2 were used, and 4 are held")
+			add(t, m, "k", midnight, others)
+			leased.Pause(ratelimit.LoanTime) // it has to be renewed
+			for count := 2 + others + 1; count <= 12; count++ {
+				require.Equal(t, count, addOK(t, leased, "k", 12))
+			}
+			refused(t, leased, "k", 12)
+		})
+	}
 }
 
 // Several units at a time go past what is held, and find it in nobody's way.

@@ -53,9 +53,14 @@ elseif not a[4] then
 	n = math.max(math.min(want, loan) - a[2], 0)
 end
 a[2] = a[2] + n
-if n ~= 0 then
+-- A command that a user has no right to ends the script, and does not undo those
+-- before it. Then units must be in the count that no account has, not the reverse.
+if n > 0 then
 	count = add(digits(n), made)
 end
 redis.call('HSET', hash, window .. ' accounts', cmsgpack.pack(accounts))
+if n < 0 then
+	count = add(digits(n), made)
+end
 touch()
 return {digits(a[1]), a[2], count, others}
