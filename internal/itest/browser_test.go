@@ -80,7 +80,7 @@ func openTab(t testing.TB, base string, more ...string) *tab {
 	require.NoError(t, chromedp.Do(ctx))
 	// The context of a command must not be that of the first one, which is the life of
 	// the tab.
-	timed, stop := context.WithTimeout(ctx, time.Minute)
+	timed, stop := context.WithTimeout(ctx, 5*time.Minute)
 	b.ctx = timed
 	t.Cleanup(func() {
 		defer cancel()
@@ -273,7 +273,7 @@ const (
 func (b *tab) until(expression string, args ...any) {
 	b.tb.Helper()
 	source := script(expression, args...)
-	again, enough := time.NewTicker(10*time.Millisecond), time.After(10*time.Second)
+	again, enough := time.NewTicker(10*time.Millisecond), time.After(patient)
 	defer again.Stop()
 	var last error
 	for waiting := true; waiting; {
@@ -291,7 +291,7 @@ func (b *tab) until(expression string, args ...any) {
 	}
 	shown, _ := chromedp.Run(b.ctx, chromedp.Evaluate[string](`location.href + "\n" + document.body.innerText`))
 	b.tb.Logf("unexpected: %v", b.unexpected())
-	require.FailNow(b.tb, "not so after 10 s: "+strings.TrimPrefix(source, lookup), "%v\nthe page shows:\n%s", last, shown)
+	require.FailNow(b.tb, "not so: "+strings.TrimPrefix(source, lookup), "%v\nthe page shows:\n%s", last, shown)
 }
 
 // sees waits until the page shows a text.

@@ -84,8 +84,40 @@ func TestConsoleAccessible(t *testing.T) {
 					b.screenshot(what)
 				}
 			}
+			b.size(360, 740)
+			b.dialogs(scheme)
 		})
 	}
+}
+
+// dialogs opens each dialog, on a page of the owner ann, and requires that it is
+// accessible.
+func (b *tab) dialogs(scheme string) {
+	b.tb.Helper()
+	check := func(name string) {
+		b.tb.Helper()
+		b.until(`document.querySelector('dialog[open]') !== null`)
+		b.requireAccessible(name + "-" + scheme)
+		b.screenshot(name + "-" + scheme)
+	}
+	b.open("/console/")
+	b.click("Rotate ann's")
+	check("dialog-rotate")
+	b.click("Cancel")
+	b.click("Delete ann's")
+	check("dialog-delete")
+	b.click("Cancel")
+	b.create("for the dialog")
+	check("dialog-token")
+	b.click("Continue")
+	b.sees("was created")
+	b.settings()
+	b.click("Only chosen people may create and use API keys")
+	b.choose("Keys expire after", "30 days")
+	b.fill("Keys may be used from", "192.0.2.0/24")
+	b.review()
+	check("dialog-review")
+	require.LessOrEqual(b.tb, eval[int64](b, `document.documentElement.scrollWidth`), int64(360))
 }
 
 const hostileBootstrap = `{"orgs":[{"name":"</title><script>window.pwned=1</script>","settings":{"restrictedAccessTokens":false,"apiTokenMaxAge":0,

@@ -33,7 +33,7 @@ func requireBrowser(t *testing.T) {
 
 // patient and often are how long and how often a test asks for what happens soon.
 const (
-	patient = 10 * time.Second
+	patient = 30 * time.Second
 	often   = 20 * time.Millisecond
 )
 
@@ -171,6 +171,7 @@ func TestConsoleCrossSite(t *testing.T) {
 				require.GreaterOrEqual(t, e.status, 400, "%s %s", e.method, e.path)
 				if strings.Contains(e.request, cookies[0].Value) {
 					withCookie++
+					require.Equal(t, 403, e.status, "%s %s: for where it comes from, before anything else", e.method, e.path)
 				}
 			}
 			if host == "127.0.0.1" {
