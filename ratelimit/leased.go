@@ -31,6 +31,10 @@ const (
 	// leaseBlind is how long such a refusal is remembered at most.
 	leaseBlind = LoanTime / 4
 
+	// leaseGrace is how long it is tried to give back what nobody can spend any more by
+	// this node's clock, which may be ahead.
+	leaseGrace = time.Hour
+
 	// leaseTrips is how many leases are given back at a time.
 	leaseTrips = 16
 
@@ -60,8 +64,9 @@ type LeaseOptions struct {
 	Node string
 
 	// Now is the wall clock that the Lender is told. Nothing here goes by it but one
-	// thing: what could not be given back is given up when the window has ended. The
-	// life of loans is measured by the monotonic clock. Defaults to time.Now.
+	// thing: what could not be given back for an hour is given up when the window has
+	// ended. The life of loans is measured by the monotonic clock. Defaults to
+	// time.Now.
 	Now func() time.Time
 
 	// Timeout bounds a call of the Lender, by the context that this is given. Calls that
@@ -101,9 +106,10 @@ type LeaseOptions struct {
 // more than 1 gives back what is held and is counted in the Lender.
 //
 // Callers of the same key wait for the same trip, those who read for one that began
-// after they came, and what fails for one fails for all who wait. A trip that has begun is not ended by a caller's context, the caller
-// is. Memory in use follows the keys of the last second or two, and those refused in
-// the last ten. While there are none, there is no goroutine either.
+// after they came, and what fails for one fails for all who wait. A trip that has
+// begun is not ended by a caller's context, the caller is. Memory in use follows the
+// keys of the last second or two, and those refused in the last ten. While there are
+// none, there is no goroutine either.
 //
 // Use [NewLeased]; the zero Leased answers every Add with an error.
 type Leased struct {

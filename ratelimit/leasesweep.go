@@ -115,8 +115,9 @@ func (b *Leased) settle(ctx context.Context, e *lease) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.retry = b.elapsed() + b.idle
-	if b.now().After(e.end) {
+	now := b.elapsed()
+	e.retry = now + b.idle
+	if b.now().After(e.end) && now-e.since > leaseGrace {
 		e.forget() // nobody can spend it any more
 	}
 	return err

@@ -273,10 +273,6 @@ func (l *wire) Lend(ctx context.Context, account, key string, end time.Time, spe
 	switch {
 	case err == nil && got.Lent > spent:
 		l.note(loan{quota{key, end.UTC().Round(0)}, limit})
-	case err == nil:
-	case want <= 0 && now.After(end):
-		// What cannot be given back when its day is over is given up.
-		l.w.forfeit(key, end)
 	case ctx.Err() != nil:
 		// It may arrive when its account is forgotten, and lend to nobody.
 		l.w.forfeit(key, end)
