@@ -54,14 +54,19 @@ func TestServiceNodes(t *testing.T) {
 			owner, user := a.jwt("demo-owner"), a.jwt("demo-user")
 			becomes := func(want, token string) {
 				t.Helper()
+				var last string // what it was when it was asked last
+				defer func() { t.Log("then:", last) }()
 				require.Eventually(t, func() bool {
 					status, reason := b.ping(token)
-					return fmt.Sprint(status, " ", reason) == want
+					last = fmt.Sprint(status, " ", reason)
+					return last == want
 				}, eventually, tick, want)
 			}
 
-			token, prefix := a.create(user, map[string]any{"name": "x", "dailyLimit": 250})
+			token, prefix := a.create(user, map[string]any{"name": "x"})
 			b.require(200, "GET", "/v1/ping", token, nil)
+			// However often it is asked for what it has become.
+			a.require(200, "PATCH", "/v1/org/api-keys/"+prefix, owner, map[string]any{"dailyLimit": -1})
 			a.settings(owner, map[string]any{"restrictedAccessTokens": true})
 			becomes("403 user_not_permitted", token)
 			a.require(200, "PUT", "/v1/org/users/demo-user/token-permission", owner, nil)
