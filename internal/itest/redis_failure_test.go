@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -148,6 +149,38 @@ func TestRedisRefuses(t *testing.T) {
 	other := redis.NewClient(&right)
 	t.Cleanup(func() { require.NoError(t, other.Close()) })
 	requireRedisFailures(t, rediscounter.New(other, nil), redisCalls(), "NOPERM")
+}
+
+// TestRedisMissingRight: a right that is missing cuts a script off in the middle.
+// Nothing is admitted beyond the limit by that, however often it is tried.
+func TestRedisMissingRight(t *testing.T) {
+	t.Parallel()
+	r := startRedis(t)
+	admin := openRedis(t, r.URL())
+	for _, right := range leastRights[5:] {
+		require.NoError(t, admin.ACLSetUser(t.Context(), "less", append(slices.Clone(leastRights), "-"+right[1:])...).Err())
+		client := redis.NewClient(&redis.Options{Network: "unix", Addr: r.Socket(), Username: "less", Password: "secret"})
+		t.Cleanup(func() { require.NoError(t, client.Close()) })
+		full, less := rediscounter.New(admin, nil), rediscounter.New(client, nil)
+		loan, err := full.Lend(t.Context(), "account", right, testDay, 0, 10, 250, testDay)
+		require.NoError(t, err)
+		require.EqualValues(t, 10, loan.Lent)
+		var admitted int64
+		for range 5 {
+			if _, ok, _ := less.Add(t.Context(), right, testDay, 1, 250); ok {
+				admitted++
+			}
+			_, _ = less.Lend(t.Context(), "account", right, testDay, 4, 0, 250, testDay)
+			_, _ = less.Lend(t.Context(), "account", "other "+right, testDay, 0, 10, 250, testDay)
+		}
+		loan, err = full.Lend(t.Context(), "account", right, testDay, 4, 0, 250, testDay)
+		require.NoError(t, err)
+		require.EqualValues(t, 4, loan.Lent, right)
+		require.GreaterOrEqual(t, loan.Count, loan.Lent+admitted, right)
+		loan, err = full.Lend(t.Context(), "account", "other "+right, testDay, 0, 10, 250, testDay)
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, loan.Count, loan.Lent, right)
+	}
 }
 
 // TestRedisClosed: a client that was closed is a failure.

@@ -19,7 +19,7 @@ func TestRedisIsLikeMemory(t *testing.T) {
 	c := newRedisCounter(t)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a test that can be repeated
+	r := rand.New(rand.NewPCG(seed, 1))
 	m := ratelimit.NewMemory()
 	// Numbers around those where arithmetic goes wrong, up to max.
 	number := func(max int64) int64 {
