@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,11 +16,11 @@ import (
 
 // Item 10 of the properties, S19, F46, F47: how long a revocation made at one node
 // is unknown at another, over one SQLite file that each has opened for itself. The
-// times are printed; what is asserted is only the bound that holds whatever fails.
+// times are printed; what is asserted is the bound that holds whatever fails.
 func TestSQLiteRevocationLatency(t *testing.T) {
-	file := newFile(t)
-	a := newStore(t, openFile(t, file), nil)
-	b := newStore(t, openFile(t, file), nil)
+	dsn := benchDSNs[1].dsn(newFile(t)) // The disk is not what is tested.
+	a := newStore(t, open(t, dsn), nil)
+	b := newStore(t, open(t, dsn), nil)
 	revocationLatencies(t, a, b, nil)
 }
 
@@ -76,18 +75,18 @@ func revocationLatencies(t *testing.T, a, b backend, notified <-chan struct{}) {
 			if ttl == 0 {
 				ttl = 5 * time.Second
 			}
-			// A busy machine may be late by so much, and is not wrong for it.
-			const margin = time.Second
-			require.LessOrEqual(t, latencies[n-1], ttl+margin)
+			// However busy the machine is.
+			require.LessOrEqual(t, latencies[n-1], ttl)
 		})
 	}
 }
 
-// revokeAll makes a thousand keys, revokes them at one node and returns for how long
-// each was still accepted by the other, after Revoke had returned.
+// revokeAll makes a thousand keys, revokes them at one node, one after the other, and
+// returns for each how long after Revoke had returned a request came last that the other
+// accepted. It is asked for a key just before that, and then in every millisecond.
 func revokeAll(t *testing.T, here, there *keys.Manager) []time.Duration {
 	t.Helper()
-	const revocations, watchers = 1000, 8
+	const revocations, watchers = 1000, 4
 	user := t.Name()
 	require.NoError(t, here.PutUser(t.Context(), &store.User{Org: "acme", ID: user}))
 	var secrets [revocations]string
@@ -97,38 +96,38 @@ func revokeAll(t *testing.T, here, there *keys.Manager) []time.Duration {
 		require.NoError(t, err)
 		secrets[i], refs[i] = secret.Reveal(), keys.Ref{Org: k.Org, User: k.User, ID: k.ID}
 	}
+	isRevoked := func(i int, now time.Time) (bool, error) {
+		got, err := there.Verifier().Verify(t.Context(), secrets[i], now)
+		return err == nil && !got.Record.Key.RevokedAt.IsZero(), err
+	}
 
-	// Some goroutines, each with keys of its own, ask for every key in every
-	// millisecond; another revokes one in every four.
-	var revoked [revocations]atomic.Int64 // when Revoke had returned
+	var revoked [revocations]time.Time // when Revoke had returned
 	latencies := make([]time.Duration, revocations)
-	began := time.Now()
-	watch := func(ctx context.Context, first int) error {
+	watch := func(more <-chan int) error {
 		ticks := time.NewTicker(time.Millisecond)
 		defer ticks.Stop()
 		var unseen []int
-		for i := first; i < revocations; i += watchers {
-			unseen = append(unseen, i)
-		}
-		for len(unseen) > 0 {
-			<-ticks.C
+		for more != nil || len(unseen) > 0 {
+			select {
+			case i, ok := <-more:
+				if unseen = append(unseen, i); !ok {
+					unseen, more = unseen[:len(unseen)-1], nil
+				}
+				continue
+			case <-ticks.C:
+			}
 			var failed error
 			unseen = slices.DeleteFunc(unseen, func(i int) bool {
-				got, err := there.Verifier().Verify(ctx, secrets[i], time.Now())
-				at := time.Duration(revoked[i].Load())
-				latency := time.Since(began) - at
-				switch {
-				case err != nil:
-					failed = err
-				case !got.Record.Key.RevokedAt.IsZero():
-					if at != 0 { // otherwise it was seen before Revoke returned
-						latencies[i] = latency
-					}
-					return true
-				case at != 0 && latency > time.Minute:
-					failed = errors.New("a revocation is unknown after a minute")
+				now := time.Now()
+				is, err := isRevoked(i, now)
+				if err == nil && !is {
+					latencies[i] = now.Sub(revoked[i])
 				}
-				return false
+				if latencies[i] > time.Minute {
+					err = errors.New("a revocation is unknown after a minute")
+				}
+				failed = errors.Join(failed, err)
+				return is
 			})
 			if failed != nil {
 				return failed
@@ -136,19 +135,28 @@ func revokeAll(t *testing.T, here, there *keys.Manager) []time.Duration {
 		}
 		return nil
 	}
-	watched := make(chan error, watchers)
-	for first := range watchers {
-		go func() { watched <- watch(t.Context(), first) }()
+	var watched [watchers]chan int
+	ended := make(chan error, watchers)
+	for i := range watched {
+		watched[i] = make(chan int, revocations)
+		go func() { ended <- watch(watched[i]) }()
 	}
 	pace := time.NewTicker(4 * time.Millisecond)
 	defer pace.Stop()
 	for i := range refs {
 		<-pace.C
+		is, err := isRevoked(i, time.Now())
+		require.NoError(t, err)
+		require.False(t, is)
 		require.NoError(t, here.Revoke(t.Context(), keys.Actor{}, refs[i]))
-		revoked[i].Store(int64(time.Since(began)))
+		revoked[i] = time.Now()
+		watched[i%watchers] <- i
 	}
-	for range watchers {
-		require.NoError(t, <-watched)
+	for i := range watched {
+		close(watched[i])
+	}
+	for range watched {
+		require.NoError(t, <-ended)
 	}
 	return latencies
 }

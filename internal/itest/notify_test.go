@@ -152,7 +152,7 @@ func TestNotifyLost(t *testing.T) {
 			l.wakes(t, "connected again")
 			t.Logf("back after %v", time.Since(returned).Round(time.Millisecond))
 			for len(l.failed) > 0 {
-				_ = <-l.failed
+				require.Error(t, l.failure(t))
 			}
 			// A connection of the store that was lost fails one call.
 			require.Eventually(t, func() bool {
