@@ -2,6 +2,7 @@ package ratelimit_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -218,13 +219,16 @@ func (w *world) act(clocks bool) {
 	}
 }
 
+var seeds = flag.Uint64("seeds", 80, "how many `seeds` TestLeasedSimulation tries")
+
 // Over any day of a fleet whose nodes crash and stop, whose trips get lost before
 // they arrive or after, or arrive late, whose clocks step and whose limits change:
 // never more than the highest limit of the day is admitted, and nothing is lost but
-// what settle allows. The seed is the name of the subtest.
+// what settle allows. The seed is the name of the subtest; the flag -seeds=1500 tries
+// as many.
 func TestLeasedSimulation(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(80) {
+	for seed := range *seeds {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) { simulate(t, seed) })
