@@ -20,16 +20,15 @@ import (
 	"github.com/keystile/keystile/ratelimit/rediscounter"
 )
 
-// requireRedisFailures requires of every call that it is a failure of the server,
-// which the error names, and soon.
+// requireRedisFailures requires of every call that it is a failure that the error
+// names, and not one by the timeout.
 func requireRedisFailures(t *testing.T, l ratelimit.Lender, calls []redisCall, want string) {
 	t.Helper()
 	for _, c := range calls {
-		began := time.Now()
 		err := c.run(t.Context(), l)
 		require.NoError(t, notRedisFailure(err), c.name)
 		require.ErrorContains(t, err, want, c.name)
-		require.Less(t, time.Since(began), 900*time.Millisecond, "%s: not by the timeout", c.name)
+		require.NotErrorIs(t, err, context.DeadlineExceeded, c.name)
 	}
 }
 
@@ -372,7 +371,7 @@ func (c *cutConn) Write(b []byte) (int, error) {
 // work: a call for each of them fails by the timeout, and then all is well.
 func TestRedisHalfOpen(t *testing.T) {
 	t.Parallel()
-	const timeout = 100 * time.Millisecond
+	const timeout = 300 * time.Millisecond
 	f := newRedisFixture(t)
 	var now atomic.Pointer[atomic.Bool]
 	now.Store(new(atomic.Bool))

@@ -115,6 +115,10 @@ func TestRedisOutages(t *testing.T) {
 	}
 }
 
+// redisBack bounds what should take a second, on a machine that has other things
+// to do.
+const redisBack = 3 * time.Second
+
 func redisAway(t *testing.T, client *redis.Client, o redisOutage) {
 	t.Helper()
 	const timeout = 200 * time.Millisecond
@@ -153,7 +157,7 @@ func redisAway(t *testing.T, client *redis.Client, o redisOutage) {
 	returned := time.Now()
 	for _, call := range redisCalls() {
 		for err := call.run(t.Context(), c); err != nil; err = call.run(t.Context(), c) {
-			require.Less(t, time.Since(returned), 1500*time.Millisecond, "%s: %v", call.name, err)
+			require.Less(t, time.Since(returned), redisBack, "%s: %v", call.name, err)
 		}
 	}
 	t.Logf("%d calls failed, the slowest after %s; all work %s after the return",
@@ -205,7 +209,7 @@ func (g *redisGuard) get() (status int, took time.Duration) {
 func TestRedisAwayFromGuard(t *testing.T) {
 	t.Parallel()
 	r := startRedis(t, "--appendonly", "yes")
-	const timeout = 300 * time.Millisecond
+	const timeout = 500 * time.Millisecond
 	c := rediscounter.New(openRedis(t, r.URL()), &rediscounter.Options{Timeout: timeout})
 	leased := func() ratelimit.Counter {
 		l := ratelimit.NewLeased(c, nil)
@@ -233,7 +237,7 @@ func TestRedisAwayFromGuard(t *testing.T) {
 				require.NoError(t, o.down())
 				served := 0
 				status, took := g.get()
-				for ; status == 200 && served < 40; served++ {
+				for ; status == 200 && served < 12; served++ {
 					require.Less(t, took, timeout+time.Second)
 					status, took = g.get()
 				}
@@ -248,11 +252,11 @@ func TestRedisAwayFromGuard(t *testing.T) {
 				require.NoError(t, o.up())
 				returned := time.Now()
 				for _, _, err := c.Add(t.Context(), "k", testDay, 0, 0); err != nil; _, _, err = c.Add(t.Context(), "k", testDay, 0, 0) {
-					require.Less(t, time.Since(returned), 1500*time.Millisecond)
+					require.Less(t, time.Since(returned), redisBack)
 				}
 				back := time.Since(returned)
 				for status, _ = g.get(); status != 200; status, _ = g.get() {
-					require.Less(t, time.Since(returned), 1500*time.Millisecond)
+					require.Less(t, time.Since(returned), redisBack)
 				}
 				t.Logf("%d served while away, the last answer after %s; counts %s after the return",
 					served, took.Round(time.Millisecond), back.Round(time.Millisecond))

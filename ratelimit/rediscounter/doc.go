@@ -33,7 +33,7 @@
 //
 //	The server                  Add and Lend                      When it is back
 //
-//	is down, or refuses         fail at once, or when the client  used within a second: when dialing has
+//	is down, or refuses         fail at once, or when the client  used after a second: when dialing has
 //	                            has tried to dial (half a second  failed as often as its pool has places,
 //	                            by default, once with Open)       go-redis tries once a second
 //	is slow                     wait; fail after Timeout          used at once
