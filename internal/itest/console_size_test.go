@@ -2,6 +2,7 @@ package itest
 
 import (
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -10,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keystile/keystile/store"
-	"github.com/keystile/keystile/token"
 )
 
 // TestConsoleSize prints how long the owner's table takes with 10 000 keys of 2 000
@@ -25,7 +25,6 @@ func TestConsoleSize(t *testing.T) {
 	ann := s.jwt("ann")
 
 	const times = 15
-	var first string
 	for _, path := range []string{
 		"/v1/org/api-keys", "/v1/org/api-keys?name=key+4&creator=user17", "/v1/org/api-keys?status=disabled_by_owner",
 		"/console/org/keys", "/console/org/settings", "/console/org/people",
@@ -33,11 +32,9 @@ func TestConsoleSize(t *testing.T) {
 		var took []time.Duration
 		for range times {
 			start := time.Now()
-			r := s.require(200, "GET", path, ann, nil)
+			s.require(200, "GET", path, ann, nil)
 			took = append(took, time.Since(start))
-			first = r.body
 		}
-		require.NotEmpty(t, first)
 		t.Logf("%-45s median %6.1f ms, slowest %6.1f ms", path, ms(median(took)), ms(slices.Max(took)))
 	}
 
@@ -46,7 +43,7 @@ func TestConsoleSize(t *testing.T) {
 	var took []time.Duration
 	for range times {
 		b.open("/console/org/keys")
-		b.until(`document.readyState === 'complete'`)
+		require.Equal(t, 50, eval[int](b, `document.querySelectorAll('tbody tr').length`))
 		took = append(took, time.Duration(eval[float64](b, `performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd`)*float64(time.Millisecond)))
 	}
 	t.Logf("first page interactive in the browser         median %6.1f ms, slowest %6.1f ms", ms(median(took)), ms(slices.Max(took)))
@@ -60,27 +57,30 @@ func median(all []time.Duration) time.Duration {
 	return all[len(all)/2]
 }
 
-// fill makes people with keys in the database of a file, one key of each of whom was used.
+// fill makes people with keys in the database of a file, of which the newest were
+// used. It writes the rows by itself: ten thousand transactions of a store take a
+// minute under the race detector.
 func fill(t *testing.T, file string, people, each int) {
 	t.Helper()
 	db := openFile(t, file)
 	s := newStore(t, db, nil)
 	now := time.Now().UTC().Truncate(time.Second)
+	mustExec(t, db, `WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < $1)
+		INSERT INTO keystile_users (org, id, email, tier, owner, permitted, version)
+		SELECT 'acme', 'user' || i, 'user' || i || '@acme.example', 'Pro', 0, 0, 1 FROM n`, people)
+	mustExec(t, db, `WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < $1 * $2)
+		INSERT INTO keystile_keys (id, digest, org, user_id, name, scopes, daily_limit, created_at, revoked, family, version)
+		SELECT printf('csk_live_%08x', i), randomblob(32), 'acme', 'user' || (i / $2), 'key ' || (i % $2), '[]', 0,
+			$3 - i * 60000000, 0, printf('csk_live_%08x', i), 1 FROM n`, people, each, now.UnixMicro())
+	var made int
+	require.NoError(t, db.QueryRowContext(t.Context(), `SELECT count(*) FROM keystile_keys`).Scan(&made))
+	require.Equal(t, people*each, made)
 	var uses []store.Use
-	for p := range people {
-		u := testUser(p)
-		u.ID, u.Email = fmt.Sprintf("user%d", p), fmt.Sprintf("user%d@acme.example", p)
-		require.NoError(t, s.PutUser(t.Context(), u))
-		for i := range each {
-			k := testKey(u.ID, token.Generate())
-			k.Name, k.CreatedAt = fmt.Sprintf("key %d", i), now.Add(-time.Duration(p*each+i)*time.Minute)
-			require.NoError(t, s.InsertKey(t.Context(), k, nil, -1))
-			if i == 0 {
-				uses = append(uses, store.Use{KeyID: k.ID, UserAgent: "export/1.0", First: k.CreatedAt, Last: now, Count: 7})
-			}
-		}
+	for i := range min(500, people*each) {
+		uses = append(uses, store.Use{
+			KeyID: fmt.Sprintf("csk_live_%08x", i), Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}),
+			UserAgent: "export/1.0", First: now, Last: now, Count: 7,
+		})
 	}
-	for batch := range slices.Chunk(uses, 500) {
-		require.NoError(t, s.RecordUses(t.Context(), batch))
-	}
+	require.NoError(t, s.RecordUses(t.Context(), uses))
 }
