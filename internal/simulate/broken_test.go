@@ -75,7 +75,8 @@ func TestStormFindsWhatIsBroken(t *testing.T) {
 		{"a lender that keeps what comes back", "counted", broken{wrapBackend: func(b backend) backend { return greedy{b} }}},
 		{"a limiter that admits when the counter fails", "were admitted", broken{wrapLimiter: func(d *ratelimit.Daily) ratelimit.Limiter { return failOpen{d} }}},
 		{"a limiter that spends twice", "were admitted", broken{wrapLimiter: func(d *ratelimit.Daily) ratelimit.Limiter { return double{d} }}},
-		{"a limiter that keeps the first limit", "were admitted", broken{wrapLimiter: func(d *ratelimit.Daily) ratelimit.Limiter { return &firstLimit{Daily: d} }}},
+		{"a limiter that spends to look", "were admitted", broken{wrapLimiter: func(d *ratelimit.Daily) ratelimit.Limiter { return spendingPeek{d} }}},
+		{"a limiter that keeps the first limit", "csk_live_", broken{wrapLimiter: func(d *ratelimit.Daily) ratelimit.Limiter { return &firstLimit{Daily: d} }}},
 		{"uses that are written twice", "times", broken{wrapBackend: func(b backend) backend { return doubleUses{b} }}},
 	}
 	for _, test := range tests {
@@ -224,6 +225,12 @@ func (l double) Take(ctx context.Context, key string, limit int64) (ratelimit.Re
 	if r, err := l.Daily.Take(ctx, key, limit); err != nil || !r.OK {
 		return r, err
 	}
+	return l.Daily.Take(ctx, key, limit)
+}
+
+type spendingPeek struct{ *ratelimit.Daily }
+
+func (l spendingPeek) Peek(ctx context.Context, key string, limit int64) (ratelimit.Result, error) {
 	return l.Daily.Take(ctx, key, limit)
 }
 

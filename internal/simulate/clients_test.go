@@ -54,10 +54,21 @@ func (c *client) act() {
 				q.email = c.email(h.user)
 			}
 			c.w.send(c.id, q)
+			if c.dice.IntN(10) == 0 {
+				n.usage(h)
+			}
 			n.leave()
 			pause(time.Duration(c.dice.Int64N(int64(3 * time.Millisecond))))
 		}
 	}
+}
+
+// usage looks how a quota stands, which spends nothing (D5).
+func (n *node) usage(h *holder) {
+	ctx, cancel := context.WithTimeout(context.Background(), 6*time.Second)
+	defer cancel()
+	r, err := n.guard.Limiter().Peek(ctx, h.family, 0)
+	n.w.tracef("the usage of %s by node %d: %d, %v", h.family, n.id, r.Used, err)
 }
 
 // email is what the client takes for that of a user: it is mostly right.
