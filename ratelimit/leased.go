@@ -89,8 +89,9 @@ type LeaseOptions struct {
 //     whichever answers get lost. (Two calls with different max are each held to
 //     their own.)
 //   - A refusal can come early only while another live node holds units that it
-//     does not use, which lasts for IdleAfter and at most half of it more; or for
-//     what a node held that died, at most one loan, until the end of the day.
+//     does not use, which lasts for IdleAfter and at most half of it more, or if
+//     that node could not give back in time, until it has and 2.5 seconds more; or
+//     for what a node held that died, at most one loan, until the end of the day.
 //   - A max that changes acts at once. What was borrowed under another is given back
 //     first.
 //   - A Lender that fails is an error as soon as the units held are spent, idle or
