@@ -2,6 +2,7 @@ package itest
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -329,4 +330,47 @@ func TestPostgresAwayFromGuard(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPostgresHalfOpen cuts every connection of a pool, as a firewall does that has
+// forgotten them. Each fails one call when its context ends, and is replaced; then all
+// works (S76).
+func TestPostgresHalfOpen(t *testing.T) {
+	t.Parallel()
+	f := newPostgresFixture(t)
+	var (
+		cut  atomic.Pointer[atomic.Bool]
+		made atomic.Int64
+	)
+	cut.Store(new(atomic.Bool))
+	s := f.through(t, "", func(conn net.Conn) net.Conn {
+		made.Add(1)
+		return &cutConn{conn, cut.Load()}
+	})
+	atOnce(f.reads(), func(c call) { _ = c.run(t.Context(), s) })
+	open := int(made.Load()) // at most: a pool closes what it has too many of
+	cut.Swap(new(atomic.Bool)).Store(true)
+
+	const deadline = 100 * time.Millisecond
+	failed, worked := 0, 0
+	for worked < 3*open {
+		for _, c := range f.reads() {
+			ctx, cancel := context.WithTimeout(t.Context(), deadline)
+			began := time.Now()
+			err := c.run(ctx, s)
+			cancel()
+			require.Less(t, time.Since(began), deadline+time.Second, c.name)
+			if err == nil {
+				worked++
+				continue
+			}
+			require.NoError(t, notFailure(err), c.name)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			failed++
+			worked = 0
+			require.LessOrEqual(t, failed, open, "each connection fails one call")
+		}
+	}
+	require.Positive(t, failed)
+	t.Logf("of at most %d connections, %d failed a call", open, failed)
 }
