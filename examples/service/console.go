@@ -87,7 +87,7 @@ func setPageHeaders(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Security-Policy", "default-src 'none'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -100,12 +100,14 @@ var signInPage = template.Must(template.New("").Parse(`<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>Pick a person</title>
+<link rel="icon" href="{{.Console}}assets/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="{{.Console}}assets/console.css">
 </head>
 <body>
-<main>
+<main class="wide">
 <h1>Pick a person</h1>
 <p>This is the development mode: anybody can be anybody.</p>
-{{with .User}}<form method="post" action="{{$.SignOut}}">
+{{with .User}}<form class="card" method="post" action="{{$.SignOut}}">
 <p>You are {{.}}. <a href="{{$.Console}}">Go on to the console</a>, or <button>sign out</button></p>
 </form>
 {{end}}<form method="post">
@@ -129,8 +131,11 @@ func demoUses(ctx context.Context, mgr *keys.Manager, s store.Uses, first *boots
 		for _, u := range o.Users {
 			for i, k := range u.Keys {
 				known, err := findKey(ctx, mgr, o.Name, u.ID, k.Name)
-				if err != nil || known == nil {
+				if err != nil {
 					return err
+				}
+				if known == nil {
+					continue // it was deleted, and purged
 				}
 				seen, err := s.Uses(ctx, o.Name, []string{known.ID})
 				if err != nil {

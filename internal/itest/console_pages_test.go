@@ -27,6 +27,7 @@ func consolePages(s *service) map[string]string {
 		"settings":    "/console/org/settings",
 		"people":      "/console/org/people",
 		"not-found":   "/console/nothing/here",
+		"pick":        "/dev/sign-in",
 	}
 }
 
@@ -69,8 +70,14 @@ func TestConsoleAccessible(t *testing.T) {
 			s, w := startConsole(t, writeBootstrap(t))
 			b := openTab(t, w.base)
 			b.expect("/console/nothing/here")
-			b.signIn("ann")
+			b.expect("401 (Unauthorized)")
 			b.scheme(scheme)
+			b.open("/console/")
+			b.sees("You are not signed in.")
+			b.requireAccessible("sign-in-" + scheme)
+			b.click("Sign in")
+			b.click("ann")
+			b.sees("My keys")
 			for name, path := range consolePages(s) {
 				for _, device := range []struct {
 					name          string
