@@ -193,6 +193,12 @@ func Via(kinds ...Credential) Policy {
 // byte. It binds every kind of credential alike: what carries a scope must not
 // change what it allows. Scope of no names refuses everybody, and so does an
 // empty name.
+//
+// A scope is worth what decided who gets it. Those of API keys are chosen by
+// whoever makes the key, and bounded only by what the host sets for that, such as
+// MayGiveScope of package keys: without it a user whose JWT lacks a scope passes
+// with a key that names it. Then Scope keeps a key to what it was made for, and is
+// no authorization of its user.
 func Scope(names ...string) Policy {
 	names = slices.Clone(names)
 	none := len(names) == 0 || slices.Contains(names, "")

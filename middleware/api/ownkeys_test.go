@@ -546,3 +546,29 @@ func TestKeysOfTheHost(t *testing.T) {
 	w.do("PUT", "/v1/org/users/no%20mail%2F%C3%B6/token-permission", request{as: "olga"}).data(200)
 	require.True(t, w.user("no mail/ö").Permitted)
 }
+
+// TestMayGiveScope: a scope that the host does not let a user give is a problem with
+// the member, for a new key and for one that there is; what a key has, it keeps.
+func TestMayGiveScope(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(s *setup) {
+		s.keys.MayGiveScope = func(u *store.User, scope string) bool { return u.Owner || scope == "read" }
+	})
+	for _, as := range []string{"ann", "session:ann"} {
+		problem := w.do("POST", "/v1/api-keys", request{as: as, body: object{"name": "x", "scopes": []string{"read", "admin"}}}).invalid("scopes")
+		require.Equal(t, "scope 2 is not one that the user may give", problem.Message)
+	}
+	require.Empty(t, w.do("GET", "/v1/api-keys", request{as: "ann"}).list("keys"))
+	w.do("POST", "/v1/api-keys", request{as: "olga", body: object{"name": "x", "scopes": []string{"admin"}}}).data(201)
+
+	made := w.do("POST", "/v1/api-keys", request{as: "ann", body: object{"name": "x", "scopes": []string{"read"}}}).data(201)
+	path := "/v1/api-keys/" + made["prefix"].(string)
+	w.do("PATCH", path, request{as: "ann", body: object{"name": "y", "scopes": []string{"admin"}}}).invalid("scopes")
+	got := w.do("GET", path, request{as: "ann"}).data(200)
+	require.Equal(t, []any{"x", []any{"read"}}, []any{got["name"], got["scopes"]})
+	w.do("PATCH", path, request{as: "ann", body: object{"scopes": []string{}}}).data(200)
+	w.do("PATCH", path, request{as: "ann", body: object{"scopes": []string{"read"}}}).data(200)
+
+	// Without the option anybody gives any.
+	newWorld(t).do("POST", "/v1/api-keys", request{as: "ann", body: object{"name": "x", "scopes": []string{"admin"}}}).data(201)
+}

@@ -27,7 +27,10 @@ type CreateParams struct {
 
 	// Scopes are what [policy.Scope] asks for: at most 50, each of at most 100
 	// printable ASCII characters other than blank, quote and backslash (RFC 6749
-	// section 3.3), without repetition. Defaults to none.
+	// section 3.3), without repetition, and each one that [Options.MayGiveScope] lets
+	// the user's keys have. Without that option anybody may choose any: a scope is no
+	// proof then that somebody else granted it.
+	// Defaults to none.
 	Scopes []string
 
 	// DailyLimit is how many requests the key has a day; -1 is unlimited. A plain
@@ -106,6 +109,10 @@ func (m *Manager) create(ctx context.Context, a *act, p CreateParams) (token.Tok
 		return token.Token{}, nil, fmt.Errorf("keys: create key: %w", err)
 	}
 	if err := m.mayCreate(store.NewRecord(k, u), s, now, p.Actor); err != nil {
+		return token.Token{}, nil, err
+	}
+	ps.check("Scopes", m.checkGiven(u, p.Scopes, nil, p.Actor))
+	if err := ps.err(); err != nil {
 		return token.Token{}, nil, err
 	}
 	t, err := m.insert(ctx, a, k, nil, m.maxPerUser)

@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -86,6 +87,20 @@ func checkScopes(scopes []string) string {
 			return nth + "not repeat another"
 		}
 		seen[s] = true
+	}
+	return ""
+}
+
+// checkGiven checks the scopes that a key of u is to have, beside those that it has,
+// against what the host lets u give.
+func (m *Manager) checkGiven(u *store.User, scopes, had []string, a Actor) string {
+	if m.mayGiveScope == nil || a.Role == Operator {
+		return ""
+	}
+	for i, s := range scopes {
+		if !slices.Contains(had, s) && !m.mayGiveScope(u, s) {
+			return "scope " + strconv.Itoa(i+1) + " is not one that the user may give"
+		}
 	}
 	return ""
 }

@@ -61,6 +61,17 @@ type Options struct {
 	// Defaults to none: every tier.
 	Tiers []string
 
+	// MayGiveScope, if there is one, says whether a key of the user u may get a scope,
+	// such as because u may do what the scope stands for. It is asked for each scope of
+	// a new key, and for each that an existing key does not have yet, whoever the Actor
+	// is, except an [Operator]; it must not change u. A scope that it denies is a
+	// [FieldError]. What a key has, it keeps, through rotations too.
+	//
+	// Defaults to none: everybody may give any scope to keys of their own. Then scopes
+	// narrow what a key is for and grant nothing: its maker chose them, so a handler
+	// behind [policy.Scope] still has to decide whether the user may do what it does.
+	MayGiveScope func(u *store.User, scope string) bool
+
 	// Cache configures the cache that requests are verified with; its Now defaults
 	// to that of these Options. Where other processes write to the store, its Feed
 	// should be set, to the store itself if that is a [store.Feed]: what they write
@@ -123,7 +134,8 @@ type Manager struct {
 
 	maxPerUser    int
 	maxDailyLimit int64
-	tiers         policy.Policy // nil: every tier
+	tiers         policy.Policy                          // nil: every tier
+	mayGiveScope  func(u *store.User, scope string) bool // nil: any
 
 	audit         audit.Sink     // nil: no trail
 	idLen         int            // of the IDs of the format; with a trail
@@ -203,6 +215,7 @@ func New(s store.Store, opts *Options) (*Manager, error) {
 		clock:         o.Now,
 		maxPerUser:    o.MaxPerUser,
 		maxDailyLimit: o.MaxDailyLimit,
+		mayGiveScope:  o.MayGiveScope,
 		audit:         o.Audit,
 		auditRequired: o.AuditRequired,
 		auditFailed:   o.AuditFailed,

@@ -84,6 +84,9 @@ func (m *Manager) update(ctx context.Context, a *act, p UpdateParams) (*store.Ke
 			k.Name = name
 		}
 		if p.Scopes != nil {
+			if err := m.mayGive(ctx, k, *p.Scopes, p.Actor); err != nil {
+				return false, err
+			}
 			k.Scopes = slices.Clone(*p.Scopes)
 		}
 		if p.DailyLimit != nil {
@@ -103,6 +106,20 @@ func (m *Manager) update(ctx context.Context, a *act, p UpdateParams) (*store.Ke
 		}
 		return true, nil
 	})
+}
+
+// mayGive refuses scopes that k does not have and its user may not give.
+func (m *Manager) mayGive(ctx context.Context, k *store.Key, scopes []string, a Actor) error {
+	if m.mayGiveScope == nil {
+		return nil // and the user need not be read
+	}
+	u, err := m.user(ctx, k.Org, k.User)
+	if err != nil {
+		return fmt.Errorf("user: %w", err)
+	}
+	var ps problems
+	ps.check("Scopes", m.checkGiven(u, scopes, k.Scopes, a))
+	return ps.err()
 }
 
 // Disable makes a key stop working until it is enabled, and returns it as it is
