@@ -28,8 +28,9 @@
 // must be the listener's own: behind PgBouncer in transaction mode notifications
 // are lost, since there a connection belongs to a client for a transaction only. So
 // give it a data source name that goes past the pooler, while the store's goes
-// through it. The listener makes sure before it relies on a connection, and reports
-// [ErrNotDelivered] otherwise. A replica does not do either.
+// through it. The listener makes sure once, with its first connection, which takes
+// another for a moment, and reports [ErrNotDelivered] otherwise. A replica does not do
+// either.
 //
 // A connection that says nothing is asked for a sign of life, so that a server that
 // hangs, or a firewall that has forgotten the connection, is noticed and the

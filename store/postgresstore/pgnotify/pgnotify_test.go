@@ -85,7 +85,7 @@ func TestNewReportsAllProblems(t *testing.T) {
 
 // A listener wakes when it has connected, since what was notified before is lost, and
 // with every notification of its channel. Those of other channels and the probes of
-// other listeners wake nobody. Afterwards it has one connection.
+// other listeners wake nobody. Afterwards it has one connection (S19, S46).
 func TestWakes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
