@@ -168,7 +168,7 @@ func TestNotifyLost(t *testing.T) {
 
 // TestNotifyBehindPooler shows the mistake to listen through a pooler in transaction
 // mode: it is reported as what it is, and what is revoked elsewhere is known after a
-// poll all the same (S19, S46).
+// poll all the same (S19, F47).
 func TestNotifyBehindPooler(t *testing.T) {
 	t.Parallel()
 	opts := &postgresstore.Options{TablePrefix: newPrefix()}
