@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -172,17 +173,20 @@ func (c *corpAPI) updateCorp(w http.ResponseWriter, r *http.Request) {
 		c.fail(w, r, store.ErrConflict)
 		return
 	}
-	var body struct {
-		Restricted *bool     `json:"restrictedAccessTokens"`
-		MaxAge     *int64    `json:"apiTokenMaxAge"`
-		AllowedIPs *[]string `json:"apiAllowedIPs"`
-	}
-	if !c.read(w, r, &body) {
+	body, ok := c.read(w, r)
+	if !ok {
 		return
 	}
 	now := c.corp(s)
-	next, err := parseSettings(s.Org, value(body.Restricted, s.RestrictUsers),
-		value(body.MaxAge, now.APITokenMaxAge), value(body.AllowedIPs, now.APIAllowedIPs))
+	err := errors.Join(
+		member(body, "restrictedAccessTokens", &now.RestrictedAccessTokens),
+		member(body, "apiTokenMaxAge", &now.APITokenMaxAge),
+		member(body, "apiAllowedIPs", &now.APIAllowedIPs),
+	)
+	var next *policy.Settings
+	if err == nil {
+		next, err = parseSettings(s.Org, now.RestrictedAccessTokens, now.APITokenMaxAge, now.APIAllowedIPs)
+	}
 	if err != nil {
 		c.refuse(w, r, http.StatusBadRequest, "ValidationError", "invalid_field", err.Error())
 		return
@@ -195,13 +199,6 @@ func (c *corpAPI) updateCorp(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("ETag", etag(saved))
 	answer(w, http.StatusOK, c.corp(saved))
-}
-
-func value[T any](p *T, otherwise T) T {
-	if p == nil {
-		return otherwise
-	}
-	return *p
 }
 
 func (c *corpAPI) listUsers(w http.ResponseWriter, r *http.Request) {
@@ -287,18 +284,18 @@ func (c *corpAPI) updateUser(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	var body map[string]json.RawMessage
-	if !c.read(w, r, &body) {
+	body, ok := c.read(w, r)
+	if !ok {
 		return
 	}
-	shown := c.user(user, s)
-	if raw, ok := body["accessTokenAllowed"]; ok {
-		var allowed bool
-		if err := json.Unmarshal(raw, &allowed); err != nil || string(raw) == "null" {
-			c.refuse(w, r, http.StatusBadRequest, "ValidationError", "invalid_field", "accessTokenAllowed is not true or false")
-			return
-		}
-		if len(body) == 1 || allowed != shown.AccessTokenAllowed {
+	shown := c.user(user, s).AccessTokenAllowed
+	allowed := shown
+	if err := member(body, "accessTokenAllowed", &allowed); err != nil {
+		c.refuse(w, r, http.StatusBadRequest, "ValidationError", "invalid_field", err.Error())
+		return
+	}
+	if _, ok := body["accessTokenAllowed"]; ok {
+		if len(body) == 1 || allowed != shown {
 			if err := c.mgr.SetPermitted(r.Context(), owner, s.Org, user.ID, allowed); err != nil {
 				c.fail(w, r, err)
 				return
@@ -367,10 +364,13 @@ func (c *corpAPI) listTokens(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *corpAPI) createToken(w http.ResponseWriter, r *http.Request) {
-	var body struct {
-		Name string `json:"name"`
+	body, ok := c.read(w, r)
+	if !ok {
+		return
 	}
-	if !c.read(w, r, &body) {
+	var name string
+	if err := member(body, "name", &name); err != nil {
+		c.refuse(w, r, http.StatusBadRequest, "ValidationError", "invalid_field", err.Error())
 		return
 	}
 	p := caller(r)
@@ -379,7 +379,7 @@ func (c *corpAPI) createToken(w http.ResponseWriter, r *http.Request) {
 		c.fail(w, r, err)
 		return
 	}
-	t, k, err := c.mgr.Create(r.Context(), keys.CreateParams{Actor: actor, Org: p.Org, User: p.User, Name: body.Name})
+	t, k, err := c.mgr.Create(r.Context(), keys.CreateParams{Actor: actor, Org: p.Org, User: p.User, Name: name})
 	if err != nil {
 		c.fail(w, r, err)
 		return
@@ -460,23 +460,41 @@ func (c *corpAPI) ownCorp(w http.ResponseWriter, r *http.Request) (*policy.Setti
 	return c.settings(w, r)
 }
 
-// read reads a body of JSON. Unknown members are ignored, because clients send
-// back what they were given.
-func (c *corpAPI) read(w http.ResponseWriter, r *http.Request, into any) bool {
+// read reads the members of a JSON object. Unknown ones are ignored, because clients
+// send back what they were given; the others are known by their names as they are
+// written, and each is there once.
+func (c *corpAPI) read(w http.ResponseWriter, r *http.Request) (map[string]json.RawMessage, bool) {
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || media != "application/json" {
 		c.refuse(w, r, http.StatusUnsupportedMediaType, "InvalidRequest", "media_type", "Send application/json.")
-		return false
+		return nil, false
 	}
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
-	err = d.Decode(into)
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 64<<10))
+	members := make(map[string]json.RawMessage)
 	if err == nil {
-		if _, err = d.Token(); errors.Is(err, io.EOF) {
-			return true
-		}
+		err = eachMember(text, func(name string, value json.RawMessage) error {
+			members[name] = value
+			return nil
+		}, func(problem string) error { return errors.New(problem) })
 	}
-	c.refuse(w, r, http.StatusBadRequest, "InvalidRequest", "invalid_json", "The body is not one object of JSON in the expected form.")
-	return false
+	if err != nil {
+		c.refuse(w, r, http.StatusBadRequest, "InvalidRequest", "invalid_json", "The body is not one object of JSON whose members are there once each.")
+		return nil, false
+	}
+	return members, true
+}
+
+// member decodes a member of a body into v, and leaves v alone if it is not there.
+// A null is no value: it would lift a setting that nobody mentioned.
+func member(body map[string]json.RawMessage, name string, v any) error {
+	raw, ok := body[name]
+	switch {
+	case !ok:
+		return nil
+	case string(raw) == "null":
+		return errors.New(name + " is null")
+	}
+	return decodeStrict(raw, reflect.ValueOf(v).Elem(), name)
 }
 
 func (c *corpAPI) noMethod(w http.ResponseWriter, r *http.Request) {

@@ -11,6 +11,8 @@ import (
 	"time"
 )
 
+var null = []byte("null")
+
 // decodeStrict decodes a JSON value into v, which consists of structs, slices,
 // pointers and simple values. Unlike encoding/json it takes the names of members as
 // they are written, each of them once, and an error names the place: a mistake in a
@@ -22,7 +24,7 @@ func decodeStrict(text []byte, v reflect.Value, path string) error {
 		}
 		return errors.New(path + " " + problem)
 	}
-	if bytes.Equal(text, []byte("null")) {
+	if path != "" && bytes.Equal(text, null) {
 		return nil // as if it were not there
 	}
 	switch {
@@ -38,7 +40,11 @@ func decodeStrict(text []byte, v reflect.Value, path string) error {
 		}
 		v.Set(reflect.MakeSlice(v.Type(), len(items), len(items)))
 		for i, item := range items {
-			if err := decodeStrict(item, v.Index(i), path+"["+strconv.Itoa(i)+"]"); err != nil {
+			place := path + "[" + strconv.Itoa(i) + "]"
+			if bytes.Equal(item, null) {
+				return errors.New(place + " is null")
+			}
+			if err := decodeStrict(item, v.Index(i), place); err != nil {
 				return err
 			}
 		}
@@ -63,38 +69,47 @@ func kindName(v reflect.Value) string {
 }
 
 func decodeObject(text []byte, v reflect.Value, path string, at func(string) error) error {
-	d := json.NewDecoder(bytes.NewReader(text))
-	if open, err := d.Token(); err != nil || open != json.Delim('{') {
-		return at("must be a JSON object")
-	}
 	fields := make(map[string]reflect.Value)
 	for i := range v.NumField() {
 		fields[v.Type().Field(i).Tag.Get("json")] = v.Field(i)
 	}
+	return eachMember(text, func(name string, value json.RawMessage) error {
+		field, known := fields[name]
+		if !known {
+			return at(fmt.Sprintf("has a member %q, which is not known", name))
+		}
+		place := name
+		if path != "" {
+			place = path + "." + name
+		}
+		return decodeStrict(value, field, place)
+	}, at)
+}
+
+// eachMember calls each with every member of the JSON object that text is, in order,
+// and stops at an error. Its own errors, such as that a member is there twice, are
+// made by at.
+func eachMember(text []byte, each func(name string, value json.RawMessage) error, at func(string) error) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	if open, err := d.Token(); err != nil || open != json.Delim('{') {
+		return at("must be a JSON object")
+	}
 	seen := make(map[string]bool)
 	for d.More() {
-		name, err := d.Token()
+		token, err := d.Token()
 		if err != nil {
 			return at(fmt.Sprintf("is no JSON: %v", err))
 		}
-		member, _ := name.(string)
-		field, known := fields[member]
-		switch {
-		case !known:
-			return at(fmt.Sprintf("has a member %q, which is not known", member))
-		case seen[member]:
-			return at(fmt.Sprintf("has the member %q twice", member))
+		name, _ := token.(string)
+		if seen[name] {
+			return at(fmt.Sprintf("has the member %q twice", name))
 		}
-		seen[member] = true
+		seen[name] = true
 		var value json.RawMessage
 		if err := d.Decode(&value); err != nil {
 			return at(fmt.Sprintf("is no JSON: %v", err))
 		}
-		place := member
-		if path != "" {
-			place = path + "." + member
-		}
-		if err := decodeStrict(value, field, place); err != nil {
+		if err := each(name, value); err != nil {
 			return err
 		}
 	}

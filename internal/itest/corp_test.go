@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -198,4 +199,62 @@ func TestServiceCorpEmails(t *testing.T) {
 	}
 	// What is there is the same at each start.
 	require.Equal(t, "1970-01-01T00:00:00Z", s.require(200, "GET", "/api/v0/corps/x", owner, nil).json["created"])
+}
+
+// TestServiceCorpBodies: a member is known by its name as it is written, and is there
+// once: nothing that only looks like a setting, or that says two things, changes one
+// (S24).
+func TestServiceCorpBodies(t *testing.T) {
+	t.Parallel()
+	s := startService(t, "-dev", "-bootstrap", writeBootstrap(t))
+	ann := s.jwt("ann")
+	const corp, user, tokens = "/api/v0/corps/acme", "/api/v0/corps/acme/users/bob@acme.example", "/api/v0/user/apitokens"
+	s.require(200, "PATCH", corp, ann, map[string]any{"restrictedAccessTokens": true, "apiTokenMaxAge": 600, "apiAllowedIPs": []string{"127.0.0.1"}})
+	state := func() (all [3]string) {
+		for i, path := range []string{corp, user, tokens} {
+			all[i] = s.require(200, "GET", path, ann, nil).body
+		}
+		return all
+	}
+	before := state()
+	for _, test := range []struct {
+		name, method, path, body string
+		status                   int
+		reason                   string
+	}{
+		{"another case", "PATCH", corp, `{"displayName":"x","RestrictedAccesstokens":false,"APIALLOWEDIPS":[],"apitokenmaxage":0}`, 200, ""},
+		{"another letter of the same fold", "PATCH", corp, `{"reſtrictedAccessTokens":false}`, 200, ""},
+		{"twice", "PATCH", corp, `{"restrictedAccessTokens":true,"restrictedAccessTokens":false}`, 400, "invalid_json"},
+		{"age twice", "PATCH", corp, `{"apiTokenMaxAge":600,"apiTokenMaxAge":0}`, 400, "invalid_json"},
+		{"addresses twice, once escaped", "PATCH", corp, `{"apiAllowedIPs":["127.0.0.1"],"apiAllowedIPs":[]}`, 400, "invalid_json"},
+		{"null", "PATCH", corp, `null`, 400, "invalid_json"},
+		{"array", "PATCH", corp, `[{"restrictedAccessTokens":false}]`, 400, "invalid_json"},
+		{"text after", "PATCH", corp, `{} {"restrictedAccessTokens":false}`, 400, "invalid_json"},
+		{"nothing", "PATCH", corp, ``, 400, "invalid_json"},
+		{"null for the restriction", "PATCH", corp, `{"restrictedAccessTokens":null}`, 400, "invalid_field"},
+		{"null for the age", "PATCH", corp, `{"apiTokenMaxAge":null}`, 400, "invalid_field"},
+		{"null for addresses", "PATCH", corp, `{"apiAllowedIPs":null}`, 400, "invalid_field"},
+		{"null for an address", "PATCH", corp, `{"apiAllowedIPs":[null]}`, 400, "invalid_field"},
+		{"text for the restriction", "PATCH", corp, `{"restrictedAccessTokens":"false","apiTokenMaxAge":0}`, 400, "invalid_field"},
+		{"grant in another case", "PATCH", user, `{"AccessTokenAllowed":true}`, 200, ""},
+		{"grant twice", "PATCH", user, `{"accessTokenAllowed":false,"accessTokenAllowed":true}`, 400, "invalid_json"},
+		{"grant of null", "PATCH", user, `{"accessTokenAllowed":null}`, 400, "invalid_field"},
+		{"grant of a text", "PATCH", user, `{"accessTokenAllowed":"true"}`, 400, "invalid_field"},
+		{"name in another case", "POST", tokens, `{"Name":"x"}`, 400, "invalid_field"},
+		{"name twice", "POST", tokens, `{"name":"x","name":"y"}`, 400, "invalid_json"},
+		{"name of null", "POST", tokens, `{"name":null}`, 400, "invalid_field"},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), test.method, s.base+test.path, strings.NewReader(test.body))
+		require.NoError(t, err)
+		r.Header.Set("Authorization", "Bearer "+ann)
+		r.Header.Set("Content-Type", "application/json")
+		response, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		var got reply
+		require.NoError(t, json.NewDecoder(response.Body).Decode(&got.json))
+		require.NoError(t, response.Body.Close())
+		require.Equal(t, test.status, response.StatusCode, test.name)
+		require.Equal(t, test.reason, got.reason(), test.name)
+		require.Equal(t, before, state(), test.name)
+	}
 }

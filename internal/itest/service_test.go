@@ -600,6 +600,8 @@ func TestServiceBadInput(t *testing.T) {
 		{"no array", []string{"-bootstrap", write(`{"orgs":{}}`)}, []string{"orgs must be an array"}},
 		{"no object", []string{"-bootstrap", write(`[]`)}, []string{"must be a JSON object"}},
 		{"empty", []string{"-bootstrap", write(``)}, []string{"must be a JSON object"}},
+		{"null", []string{"-bootstrap", write(`null`)}, []string{"must be a JSON object"}},
+		{"null in an array", []string{"-bootstrap", write(`{"orgs":[null]}`)}, []string{"orgs[0] is null"}},
 		{"broken off", []string{"-bootstrap", write(`{"orgs":[{"name":"x"`)}, []string{"JSON"}},
 		{"text after", []string{"-bootstrap", write(`{"orgs":[]} {}`)}, []string{"after"}},
 		{"role", []string{"-bootstrap", write(`{"orgs":[{"name":"x","users":[{"id":"u","role":"king"}]}]}`)}, []string{"users[0].role"}},
