@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -155,7 +156,7 @@ func TestOpen(t *testing.T) {
 		require.Equal(t, want.network, o.Network, url)
 		require.Equal(t, want.addr, o.Addr, url)
 		require.True(t, o.ContextTimeoutEnabled, url)
-		require.Equal(t, 1, o.DialerRetries, url)
+		require.Zero(t, o.MaxRetries, url)
 		require.NoError(t, client.Close())
 	}
 	for _, url := range []string{
@@ -184,6 +185,26 @@ func TestOpenAsksForNothingNew(t *testing.T) {
 	require.Equal(t, []string{"hello", "auth", "select", "evalsha"}, f.seen())
 }
 
+// TestOpenReaches: a client of Open that has failed to connect more often than its
+// pool has places names the address, and is connected as soon as somebody listens.
+func TestOpenReaches(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "socket")
+	client, err := rediscounter.Open("unix://" + path)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	c := rediscounter.New(client, &rediscounter.Options{Timeout: time.Minute})
+	for range 3 * client.Options().PoolSize {
+		requireFails(t.Context(), t, c, path)
+	}
+	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", path)
+	require.NoError(t, err)
+	listen(t, l, "*2\r\n:1\r\n:1\r\n")
+	_, ok, err := c.Add(t.Context(), "k", end, 1, 250)
+	require.NoError(t, err)
+	require.True(t, ok)
+}
+
 // A fake is a server that gives one answer to every script, and agrees with what
 // else it is told but the newer protocol.
 type fake struct {
@@ -199,6 +220,12 @@ func newFake(tb testing.TB, answer string) *fake {
 	tb.Helper()
 	l, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(tb, err)
+	return listen(tb, l, answer)
+}
+
+// listen returns a fake at l.
+func listen(tb testing.TB, l net.Listener, answer string) *fake {
+	tb.Helper()
 	f := &fake{listener: l, answer: answer, tb: tb}
 	tb.Cleanup(func() { require.NoError(tb, l.Close()) })
 	go func() {

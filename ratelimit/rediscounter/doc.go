@@ -33,9 +33,9 @@
 //
 //	The server                  Add and Lend                      When it is back
 //
-//	is down, or refuses         fail at once, or when the client  used after a second: when dialing has
-//	                            has tried to dial (half a second  failed as often as its pool has places,
-//	                            by default, once with Open)       go-redis tries once a second
+//	is down, or refuses         fail at once; without Open when   used at once; without Open it may take
+//	                            the client has tried for half a   a second, since go-redis looks for it
+//	                            second                            once a second
 //	is slow                     wait; fail after Timeout          used at once
 //	hangs                       fail after Timeout                used at once; it does then what it
 //	                                                              was asked
