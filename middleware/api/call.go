@@ -95,28 +95,29 @@ func (c *call) identify() error {
 	p, _ := middleware.PrincipalFrom(c.r.Context())
 	addr, _ := middleware.AddrFrom(c.r.Context())
 	c.actor = keys.Actor{ID: p.User, Credential: p.Credential, Addr: addr, UserAgent: c.r.UserAgent()}
-	// A session is sent by browsers unasked, from other sites' pages too. A JWT is
-	// not: a page that sends one has it.
-	if p.Credential == policy.Session && c.crossOrigin.Check(c.r) != nil {
-		c.refused(keys.ErrForbidden)
-		return forbidden("cross_origin", "This request comes from another site.")
-	}
 	// An empty name would select everybody in what follows; the Manager finds no
 	// user by it.
 	u, err := c.mgr.User(c.r.Context(), p.Org, p.User)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		c.refused(keys.ErrForbidden)
+		c.refused(keys.ErrUnknownUser)
 		return forbidden("user_unknown", "This service does not know the user.")
 	case err != nil:
 		return err
-	case !u.SuspendedAt.IsZero():
-		c.refused(keys.ErrSuspended)
-		return errSuspended
 	}
 	c.user = u
 	if u.Owner {
 		c.actor.Role = keys.Owner
+	}
+	if !u.SuspendedAt.IsZero() {
+		c.refused(keys.ErrSuspended)
+		return errSuspended
+	}
+	// A session is sent by browsers unasked, from other sites' pages too. A JWT is
+	// not: a page that sends one has it.
+	if p.Credential == policy.Session && c.crossOrigin.Check(c.r) != nil {
+		c.refused(keys.ErrCrossOrigin)
+		return forbidden("cross_origin", "This request comes from another site.")
 	}
 	return nil
 }

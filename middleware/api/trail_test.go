@@ -96,14 +96,16 @@ func TestRefusedPeopleAreAudited(t *testing.T) {
 	sink := new(register)
 	w := newWorld(t, func(s *setup) { s.keys.Audit = sink })
 	secret, prefix := w.create("ann")
-	w.put(store.User{Org: org, ID: "sue", SuspendedAt: start})
+	w.put(store.User{Org: org, ID: "sue", SuspendedAt: start, Owner: true})
+	cross := map[string]string{"Sec-Fetch-Site": "cross-site"}
 	for _, test := range []struct {
-		name, as, reason string
-		headers          map[string]string
+		name, as, id, role, reason string
+		headers                    map[string]string
 	}{
-		{"suspended", "sue", "user_suspended", nil},
-		{"unknown", "zoe", "forbidden", nil},
-		{"from another site", "session:ann", "forbidden", map[string]string{"Sec-Fetch-Site": "cross-site"}},
+		{"suspended", "sue", "sue", "owner", "user_suspended", nil},
+		{"unknown", "zoe", "zoe", "user", "user_unknown", nil},
+		{"from another site", "session:ann", "ann", "user", "cross_origin", cross},
+		{"an owner from another site", "session:olga", "olga", "owner", "cross_origin", cross},
 	} {
 		sink.take()
 		r := request{as: test.as, body: object{"name": "x"}, headers: test.headers}
@@ -112,6 +114,8 @@ func TestRefusedPeopleAreAudited(t *testing.T) {
 		require.Len(t, events, 1, test.name)
 		require.Equal(t, audit.KeyCreate, events[0].Action, test.name)
 		require.Equal(t, test.reason, events[0].Reason, test.name)
+		require.Equal(t, test.id, events[0].Actor.ID, test.name)
+		require.Equal(t, test.role, events[0].Actor.Role, test.name)
 		require.Equal(t, audit.Failure, events[0].Outcome, test.name)
 	}
 	// A whole token where a prefix belongs is not kept (S16).

@@ -47,7 +47,8 @@ func (m *Manager) begin(action string, a Actor, org, user, keyID string) *act {
 // whatever action, by whom, to which key, user or organization, as far as that is
 // known, and why. What err stands for is the reason in the trail, as with an act
 // that the Manager refuses: [ErrForbidden], [ErrSuspended] and [store.ErrConflict],
-// for example. Without [Options.Audit] it does nothing.
+// for example, or [ErrUnknownUser] and [ErrCrossOrigin], which the Manager itself
+// never finds. Without [Options.Audit] it does nothing.
 //
 // Acts that the Manager refuses are in the trail without it.
 func (m *Manager) Refused(ctx context.Context, action string, actor Actor, ref Ref, err error) {
@@ -126,6 +127,10 @@ func (a *act) outcome(err error) (outcome, reason string) {
 		return audit.Failure, "audit_unavailable"
 	case errors.Is(err, ErrForbidden):
 		return audit.Failure, "forbidden"
+	case errors.Is(err, ErrUnknownUser):
+		return audit.Failure, "user_unknown"
+	case errors.Is(err, ErrCrossOrigin):
+		return audit.Failure, "cross_origin"
 	case errors.Is(err, ErrNotPermitted):
 		return audit.Failure, string(policy.UserNotPermitted)
 	case errors.Is(err, ErrTier):

@@ -30,6 +30,14 @@ var (
 	// ErrForbidden: the act is an owner's (S22, S30, D12), and the [Actor] is none.
 	ErrForbidden = errors.New("keys: only an owner may do this")
 
+	// ErrUnknownUser: the [Actor] is nobody whom the service was told of. It is an
+	// error for [Manager.Refused].
+	ErrUnknownUser = errors.New("keys: actor is not a known user")
+
+	// ErrCrossOrigin: the act was asked for by a page of another site, in the name of
+	// the [Actor]. It is an error for [Manager.Refused].
+	ErrCrossOrigin = errors.New("keys: request comes from another site")
+
 	// ErrAudit: the audit trail is required and cannot be written, so nothing was
 	// done ([Options.AuditRequired]).
 	ErrAudit = errors.New("keys: audit trail cannot be written")

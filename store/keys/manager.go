@@ -86,7 +86,8 @@ type Options struct {
 	//
 	// The reasons of acts that were not done are validation_error, forbidden,
 	// not_found, conflict, limit_reached, not_active, user_not_permitted,
-	// user_suspended, tier_not_allowed, store_unavailable and audit_unavailable.
+	// user_suspended, user_unknown, tier_not_allowed, cross_origin, store_unavailable
+	// and audit_unavailable.
 	// Defaults to none.
 	Audit audit.Sink
 
