@@ -31,8 +31,10 @@ type Options struct {
 	Limiter ratelimit.Limiter
 
 	// TrustedOrigins are the origins, as "https://console.example.com", of web pages
-	// beside the service's own from which people who are signed in by a session may
-	// change something: see [http.CrossOriginProtection.AddTrustedOrigin].
+	// beside the service's own from which something may be changed, by a session or by
+	// a JWT: see [http.CrossOriginProtection.AddTrustedOrigin]. A page elsewhere that
+	// sends Bearer tokens needs it beside the host's CORS (D36); programs that are no
+	// browsers do not.
 	// Defaults to none.
 	TrustedOrigins []string
 }

@@ -5,7 +5,6 @@ import (
 	"net/http"
 
 	"github.com/keystile/keystile/middleware"
-	"github.com/keystile/keystile/policy"
 	"github.com/keystile/keystile/store"
 	"github.com/keystile/keystile/store/keys"
 )
@@ -113,9 +112,10 @@ func (c *call) identify() error {
 		c.refused(keys.ErrSuspended)
 		return errSuspended
 	}
-	// A session is sent by browsers unasked, from other sites' pages too. A JWT is
-	// not: a page that sends one has it.
-	if p.Credential == policy.Session && c.crossOrigin.Check(c.r) != nil {
+	// A session is sent by browsers unasked, from other sites' pages too, and so is
+	// whatever stands for a JWT that a proxy adds. Programs that are no browsers send
+	// neither Origin nor Sec-Fetch-Site, and pass.
+	if c.crossOrigin.Check(c.r) != nil {
 		c.refused(keys.ErrCrossOrigin)
 		return forbidden("cross_origin", "This request comes from another site.")
 	}

@@ -43,9 +43,10 @@
 // an organization see what is under /v1/org, others get 403. The keys of others are
 // not found (S20).
 //
-// A session travels in a cookie, which browsers send unasked: what a session changes
-// has to come from the service's own pages or [Options.TrustedOrigins]. Only JSON is
-// taken, which no form of a web page can send.
+// A session travels in a cookie, which browsers send unasked: what a browser changes,
+// by whatever credential, has to come from the service's own pages or
+// [Options.TrustedOrigins], by [http.CrossOriginProtection] in front of everything
+// that changes something. Only JSON is taken, which no form of a web page can send.
 //
 // # Decisions
 //
