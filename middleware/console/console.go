@@ -93,7 +93,7 @@ func New(api http.Handler, auth middleware.Authenticator, opts *Options) (http.H
 		}
 		c.templates[name] = t
 	}
-	crossOrigin.SetDenyHandler(http.HandlerFunc(refuseCrossOrigin))
+	crossOrigin.SetDenyHandler(http.HandlerFunc(c.refuseCrossOrigin))
 	c.handler = crossOrigin.Handler(c.routes())
 	return c, nil
 }
@@ -185,8 +185,17 @@ func setHeader(h http.Header) {
 const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
 	"base-uri 'none'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
-// refuseCrossOrigin answers what came from another origin.
-func refuseCrossOrigin(w http.ResponseWriter, r *http.Request) {
+// refuseCrossOrigin answers what came from another origin. What is meant for the API
+// is refused by the API, so that it is in the audit trail: it gets it as a request of
+// an origin that nobody trusts, whatever origins the API itself trusts.
+func (c *console) refuseCrossOrigin(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, "/api/") {
+		r = r.Clone(r.Context())
+		r.Header.Set("Sec-Fetch-Site", "cross-site")
+		r.Header.Del("Origin")
+		http.StripPrefix("/api", c.api).ServeHTTP(w, r)
+		return
+	}
 	(&middleware.Refusal{
 		Status: http.StatusForbidden, Code: "Forbidden", Reason: "cross_origin", Message: "This request comes from another site.",
 	}).Write(w, r)

@@ -43,7 +43,8 @@
 // style, images and connections and nothing else, Trusted Types included; it is not
 // framed, not stored by any cache, and not sniffed. What changes something is taken
 // from this origin only, by [http.CrossOriginProtection] in front of everything,
-// and from [Options.TrustedOrigins].
+// and from [Options.TrustedOrigins]. What another origin asks of the API
+// is refused by the API itself, whose audit trail has the attempt.
 //
 // A new token is in the answer to its creation and in one element of the page,
 // until Continue: in no address, history, form field or storage.

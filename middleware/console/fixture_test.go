@@ -21,6 +21,7 @@ import (
 	"github.com/keystile/keystile/policy"
 	"github.com/keystile/keystile/ratelimit"
 	"github.com/keystile/keystile/store"
+	"github.com/keystile/keystile/store/audit"
 	"github.com/keystile/keystile/store/keys"
 	"github.com/keystile/keystile/store/memstore"
 )
@@ -59,6 +60,7 @@ type setup struct {
 	guard   middleware.Options
 	console console.Options
 	auth    middleware.Authenticator
+	trusted []string                        // origins that the API trusts
 	api     func(http.Handler) http.Handler // around the API
 }
 
@@ -87,7 +89,7 @@ func newWorld(t *testing.T, change ...func(*setup)) *world {
 	s.guard.Authenticators = []middleware.Authenticator{middleware.APIKeys(w.mgr.Verifier(), nil), persons{}}
 	w.guard, err = middleware.New(w.mgr.Verifier(), &s.guard)
 	require.NoError(t, err)
-	w.api, err = api.New(w.mgr, w.guard, nil)
+	w.api, err = api.New(w.mgr, w.guard, &api.Options{TrustedOrigins: s.trusted})
 	require.NoError(t, err)
 	around := s.api(w.api)
 	w.h, err = console.New(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -101,6 +103,28 @@ func newWorld(t *testing.T, change ...func(*setup)) *world {
 		w.put(u)
 	}
 	return w
+}
+
+// A trail is a Sink that keeps events.
+type trail struct {
+	mu     sync.Mutex
+	events []audit.Event
+}
+
+func (s *trail) Write(_ context.Context, e audit.Event) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events = append(s.events, e)
+	return nil
+}
+
+// take returns the events and forgets them.
+func (s *trail) take() []audit.Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	events := s.events
+	s.events = nil
+	return events
 }
 
 // put pushes a user of acme.
