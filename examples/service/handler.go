@@ -35,11 +35,11 @@ type service struct {
 
 // handler makes everything that is served, and puts the bootstrap in. The function
 // that it returns stops what runs beside the server.
-func (s *service) handler(ctx context.Context) (http.Handler, func(context.Context) error, error) {
+func (s *service) handler(ctx context.Context) (http.Handler, func() error, error) {
 	mux := http.NewServeMux()
 	ps := s.first.people()
 	var persons anyOf
-	var stops []func(context.Context) error
+	var stops []func() error
 	issuer := issuerOptions{url: s.issuer, clientID: s.clientID, jwksURL: s.jwksURL, tokenUse: s.tokenUse, client: http.DefaultClient, discover: true}
 	var dev *devIssuer
 	if s.dev {
@@ -57,7 +57,7 @@ func (s *service) handler(ctx context.Context) (http.Handler, func(context.Conte
 			return nil, nil, err
 		}
 		persons = append(persons, a)
-		stops = append(stops, func(context.Context) error { return a.Close() })
+		stops = append(stops, a.Close)
 	}
 	if len(persons) == 0 {
 		log.Print("nobody can sign in: that needs -issuer, or -dev")
@@ -83,7 +83,7 @@ func (s *service) handler(ctx context.Context) (http.Handler, func(context.Conte
 	if err != nil {
 		return nil, nil, err
 	}
-	stops = append(stops, guard.Close)
+	stops = append(stops, func() error { return end("writing the last uses", guard.Close) })
 	management, err := api.New(s.mgr, guard, &api.Options{
 		Failed: func(_ *http.Request, err error) { log.Print("api: ", err) },
 	})
@@ -115,10 +115,10 @@ func (s *service) handler(ctx context.Context) (http.Handler, func(context.Conte
 		dev.hello(s.out, s.base, s.first, tokens)
 	}
 	mux.Handle(corpBase+"/", newCorpAPI(s.mgr, guard, ps))
-	stop := func(ctx context.Context) error {
+	stop := func() error {
 		var errs []error
 		for _, f := range stops {
-			errs = append(errs, f(ctx))
+			errs = append(errs, f())
 		}
 		return errors.Join(errs...)
 	}

@@ -184,7 +184,24 @@ func (c *config) run(ctx context.Context, out io.Writer) (err error) {
 	case err = <-served:
 	case <-ctx.Done():
 	}
-	ending, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	unfinished := end("ending the requests", server.Shutdown)
+	if unfinished != nil {
+		unfinished = errors.Join(unfinished, server.Close())
+	}
+	return errors.Join(err, unfinished, stop(), end("writing the last refusals", refusals.Close))
+}
+
+// grace is how long each thing has to come to its end.
+const grace = 5 * time.Second
+
+// end calls what ends something with a time of its own, so that a client that is slow
+// takes nothing from those that write what is still in memory, and says in the error
+// which one it was.
+func end(what string, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
-	return errors.Join(err, server.Shutdown(ending), stop(ending), refusals.Close(ending))
+	if err := f(ctx); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
 }

@@ -1,0 +1,53 @@
+package itest
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestServiceEnds: a client that never sends the rest of its request holds up the end
+// of the service for a while, and takes nothing from what is still to be written: the
+// refusals that were left out are in the trail, and the error says what it was.
+func TestServiceEnds(t *testing.T) {
+	t.Parallel()
+	trail := filepath.Join(t.TempDir(), "audit.log")
+	s := startService(t, "-dev", "-bootstrap", writeBootstrap(t), "-audit", trail)
+
+	slow, err := net.Dial("tcp", strings.TrimPrefix(s.base, "http://"))
+	require.NoError(t, err)
+	defer slow.Close()
+	_, err = fmt.Fprintf(slow, "POST /v1/api-keys HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n"+
+		"Content-Type: application/json\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n", s.jwt("bob"))
+	require.NoError(t, err)
+	line, err := bufio.NewReader(slow).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "HTTP/1.1 100 Continue\r\n", line, "the handler waits for the body")
+	_, err = slow.Write([]byte(`{"name":`))
+	require.NoError(t, err)
+
+	for range 130 { // within two minutes at most
+		s.require(401, "GET", "/v1/ping", "csk_live_00000000000000000000000000000000", nil)
+	}
+	began := time.Now()
+	require.NoError(t, s.cmd.Process.Signal(syscall.SIGTERM))
+	<-s.done
+	t.Log("ended in", time.Since(began))
+	_, cutOff := errors.AsType[*exec.ExitError](s.cmd.Wait())
+	require.True(t, cutOff, "a request was not answered")
+	require.Contains(t, s.log.String(), "service: ending the requests: context deadline exceeded")
+	require.Equal(t, 1, strings.Count(s.log.String(), "context deadline exceeded"), s.log.String())
+	text, err := os.ReadFile(trail)
+	require.NoError(t, err)
+	require.Contains(t, string(text), `"suppressed":`)
+}
