@@ -108,7 +108,7 @@ func (b *Leased) Adder(ctx context.Context, key string, end time.Time, max int64
 	hash := b.hash(key, end)
 	e := b.shard(hash).table.Load().find(hash, key, end)
 	return func() bool {
-		_, _, err := b.addTo(ctx, e, 1, max)
+		_, _, err := b.addTo(ctx, &leasePatience{timeout: b.timeout}, e, 1, max)
 		return errors.Is(err, errLeaseGone)
 	}
 }

@@ -214,14 +214,16 @@ func (b *Leased) addSlow(ctx context.Context, hash uint32, key string, end time.
 	case ctx.Err() != nil:
 		return 0, false, ended(ctx)
 	}
+	p := leasePatience{timeout: b.timeout}
+	defer p.end()
 	for {
 		e, made := b.lease(hash, key, end, n == 1 && max > 0)
 		if e == nil || made {
-			ctx, cancel := context.WithTimeout(ctx, b.timeout)
+			ctx, cancel := context.WithTimeout(ctx, p.left())
 			defer cancel()
 			return b.lender.Add(ctx, key, end, n, max)
 		}
-		count, ok, err := b.addTo(ctx, e, n, max)
+		count, ok, err := b.addTo(ctx, &p, e, n, max)
 		if !errors.Is(err, errLeaseGone) {
 			return count, ok, err
 		}
@@ -231,8 +233,42 @@ func (b *Leased) addSlow(ctx context.Context, hash uint32, key string, end time.
 // errLeaseGone says that a lease was dropped before it was locked.
 var errLeaseGone = errors.New("gone")
 
+// A leasePatience is how long a caller waits in all, however many trips it takes:
+// for timeout from the first wait on.
+type leasePatience struct {
+	timeout time.Duration
+	began   time.Time
+	timer   *time.Timer // nil: there was no wait
+}
+
+// left is what is left of it.
+func (p *leasePatience) left() time.Duration {
+	if p.timer == nil {
+		return p.timeout
+	}
+	return p.timeout - time.Since(p.began)
+}
+
+// over returns a channel that says when it is over.
+func (p *leasePatience) over() <-chan time.Time {
+	if p.timer == nil {
+		p.began, p.timer = time.Now(), time.NewTimer(p.timeout)
+	}
+	return p.timer.C
+}
+
+// end frees what it takes.
+func (p *leasePatience) end() {
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+}
+
+// errLeasePatience is what a caller gets whose patience is over.
+var errLeasePatience = fmt.Errorf("ratelimit: waiting for the lender: %w", context.DeadlineExceeded)
+
 // addTo is addSlow with a lease that was there before.
-func (b *Leased) addTo(ctx context.Context, e *lease, n, max int64) (count int64, ok bool, err error) {
+func (b *Leased) addTo(ctx context.Context, p *leasePatience, e *lease, n, max int64) (count int64, ok bool, err error) {
 	e.mu.Lock()
 	e.used = true
 	for waited := false; ; waited = true {
@@ -264,10 +300,13 @@ func (b *Leased) addTo(ctx context.Context, e *lease, n, max int64) (count int64
 			}
 		}
 		e.mu.Unlock()
+		over := p.over()
 		select {
 		case <-t.done:
 		case <-ctx.Done():
 			return 0, false, ended(ctx)
+		case <-over:
+			return 0, false, errLeasePatience
 		}
 		switch {
 		case t.err != nil:
@@ -358,7 +397,7 @@ func (b *Leased) borrow(ctx context.Context, e *lease, max int64) error {
 	}
 	e.drain()
 	more := l.Lent > e.lent
-	e.told, e.lent, e.since = spent, l.Lent, asked
+	e.told, e.lent, e.since = spent, l.Lent, b.elapsed()
 	left, count := e.lent-e.spent, l.Count
 	if over := count - max; over > 0 {
 		// Others admit more, by a higher max. What was lent to us before cannot be
@@ -373,6 +412,12 @@ func (b *Leased) borrow(ctx context.Context, e *lease, max int64) error {
 		}
 		next.left.Store(left)
 		e.loan.Store(next)
+		return nil
+	}
+	if l.Count < max {
+		// The Lender has some left, and counted as held by us what was spent while its
+		// answer was on its way. Who waits asks again.
+		e.dry = leaseRefusal{}
 		return nil
 	}
 	e.dry = e.dry.next(l, max, asked, b.idle)

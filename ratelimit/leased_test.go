@@ -719,6 +719,62 @@ func TestLeasedTimeout(t *testing.T) {
 	}
 }
 
+// Nobody waits for longer than the timeout in all, however many trips of a slow
+// lender that takes: those for whom it is too long fail. What was admitted is what
+// is counted in the end.
+func TestLeasedSlowLender(t *testing.T) {
+	t.Parallel()
+	for _, latency := range []time.Duration{100 * time.Millisecond, 500 * time.Millisecond, time.Second, 1900 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			memory := ratelimit.NewMemory()
+			leased, line := newLeased(t, memory, nil)
+			line.latency.Store(int64(latency))
+			began := time.Now()
+			n, errs := burst(leased, "k", 250, 100)
+			require.LessOrEqual(t, time.Since(began), 2*time.Second, "%v", latency)
+			require.NotZero(t, n, "%v", latency)
+			require.Equal(t, 100, n+len(errs))
+			for _, err := range errs {
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+			}
+			require.Equal(t, latency < 200*time.Millisecond, len(errs) == 0, "%v: %d failed", latency, len(errs))
+			closed(t, leased)
+			count, _, err := memory.Add(t.Context(), "k", midnight, 0, 250)
+			require.NoError(t, err)
+			require.EqualValues(t, n, count)
+		})
+	}
+}
+
+// A node that has spent its last unit while it was told that it holds as many as it
+// may asks again at once, since there are more.
+func TestLeasedSpendsTheLastWhileItBorrows(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 250
+		memory := ratelimit.NewMemory()
+		leased, line := newLeased(t, memory, nil)
+		line.latency.Store(int64(10 * time.Millisecond))
+		for range 9 { // the first is counted, the second borrows 10
+			addOK(t, leased, "k", limit)
+		}
+		count, _, err := memory.Add(t.Context(), "k", midnight, 0, limit)
+		require.NoError(t, err)
+		_, ok, err := memory.Add(t.Context(), "k", midnight, limit-3-count, limit) // by others: 3 are left
+		require.NoError(t, err)
+		require.True(t, ok)
+
+		addOK(t, leased, "k", limit) // the next loan is asked for
+		time.Sleep(6 * time.Millisecond)
+		addOK(t, leased, "k", limit) // and the last unit spent, after the lender has seen it
+		for range 3 {
+			addOK(t, leased, "k", limit)
+		}
+		refused(t, leased, "k", limit)
+		closed(t, leased)
+	})
+}
+
 // A key that is not worth a loan waits no longer either.
 func TestLeasedTimeoutOfAColdKey(t *testing.T) {
 	t.Parallel()
