@@ -111,7 +111,7 @@ func TestAnswers(t *testing.T) {
 	count, ok, err := c.Add(t.Context(), "k", end, 1, 250)
 	require.NoError(t, err)
 	require.True(t, ok)
-	require.EqualValues(t, int64(math.MaxInt64), count)
+	require.Equal(t, int64(math.MaxInt64), count)
 	c = rediscounter.New(newFake(t, "*4\r\n$16\r\n9007199254740992\r\n:7\r\n$2\r\n30\r\n:5\r\n").client(&redis.Options{}), nil)
 	loan, err := c.Lend(t.Context(), "account", "k", end, 0, 10, 250, end)
 	require.NoError(t, err)
