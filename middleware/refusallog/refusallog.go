@@ -193,14 +193,14 @@ func event(r *http.Request, e middleware.Event) audit.Event {
 	return a
 }
 
-// secret finds the tokens of every Format, and JWTs.
-var secret = regexp.MustCompile(`([0-9a-f]{8})[0-9a-f]{24,}|eyJ[\w.-]+`)
+// secret finds the tokens of every Format.
+var secret = regexp.MustCompile(`([0-9a-f]{8})[0-9a-f]{24,}`)
 
 // userAgent returns the User-Agent of r without secrets.
 func userAgent(r *http.Request) string {
 	agent := r.UserAgent()
 	agent = agent[:min(len(agent), 2*maxUserAgent)] // so that a secret is not cut before it is found
-	agent = secret.ReplaceAllString(agent, "$1…")
+	agent = secret.ReplaceAllString(audit.CutJWTs(agent), "$1…")
 	return strings.Clone(agent[:min(len(agent), maxUserAgent)])
 }
 

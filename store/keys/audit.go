@@ -85,17 +85,19 @@ func (a *act) end(ctx context.Context, err error) {
 	_ = a.m.record(context.WithoutCancel(ctx), e)
 }
 
-// mask cuts whatever looks like a whole token down to its public prefix: people put
-// tokens where names and IDs belong, and the trail must not keep them (S16).
+// mask cuts whatever looks like a whole token down to its public prefix, and JWTs to
+// nothing: people put credentials where names and IDs belong, and the trail must not
+// keep them (S16).
 func (m *Manager) mask(e *audit.Event) {
-	for _, text := range []*string{&e.Org, &e.User, &e.Actor.ID, &e.Actor.UserAgent} {
-		*text = m.tokens.ReplaceAllString(*text, "$1…")
+	cut := func(texts ...*string) {
+		for _, text := range texts {
+			*text = m.tokens.ReplaceAllString(audit.CutJWTs(*text), "$1…")
+		}
 	}
+	cut(&e.Org, &e.User, &e.Actor.ID, &e.Actor.UserAgent)
 	e.Changes = slices.Clone(e.Changes)
 	for i := range e.Changes {
-		c := &e.Changes[i]
-		c.Before = m.tokens.ReplaceAllString(c.Before, "$1…")
-		c.After = m.tokens.ReplaceAllString(c.After, "$1…")
+		cut(&e.Changes[i].Before, &e.Changes[i].After)
 	}
 }
 

@@ -775,7 +775,7 @@ func TestRoles(t *testing.T) {
 }
 
 // TestTrailMasksTokens: S16: a token that somebody put where a name or an ID belongs
-// is cut down to its prefix in the trail.
+// is cut down to its prefix in the trail, and a JWT is cut out.
 func TestTrailMasksTokens(t *testing.T) {
 	t.Parallel()
 	var lines bytes.Buffer
@@ -789,4 +789,15 @@ func TestTrailMasksTokens(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, lines.String(), secret[:17]+"…")
 	require.NotContains(t, lines.String(), secret[17:])
+
+	lines.Reset()
+	jwt := "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhZGEifQ.c2lnbmF0dXJl"
+	actor = keys.Actor{ID: jwt, Role: keys.Owner, UserAgent: "curl " + jwt}
+	mgr.Refused(t.Context(), audit.KeyUpdate, actor, keys.Ref{Org: jwt, User: jwt, ID: jwt}, keys.ErrForbidden)
+	_, _, err = mgr.Create(t.Context(), keys.CreateParams{Actor: actor, Org: "acme", User: "u", Name: "old " + jwt})
+	require.NoError(t, err)
+	require.Contains(t, lines.String(), "curl …")
+	require.Contains(t, lines.String(), "old …")
+	require.NotContains(t, lines.String(), "eyJzdWIiOiJhZGEifQ")
+	require.NotContains(t, lines.String(), "c2lnbmF0dXJl")
 }
