@@ -49,7 +49,9 @@ var (
 // closes. Nil opts stand for the defaults. If client is nil or an option has no
 // meaning, every call returns an error.
 //
-// Of the client nothing is expected: see [Open] for settings that are good.
+// Of the client nothing is expected. [Open] makes one for a single server; for a
+// cluster, or with Sentinel, make it with ContextTimeoutEnabled, and on Valkey with
+// maintnotifications.ModeDisabled, which saves an error for each connection.
 func New(client redis.UniversalClient, opts *Options) *Counter {
 	var o Options
 	if opts != nil {
