@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -195,6 +196,63 @@ func TestServiceBadIssuer(t *testing.T) {
 			out, err := cmd.CombinedOutput()
 			require.Error(t, err)
 			require.Contains(t, string(out), test.want)
+			require.NotContains(t, string(out), "serving")
+		})
+	}
+}
+
+// TestServiceIssuerSilent: an issuer that does not answer when the service starts is
+// asked again; if it goes on, the service does not start, rather than with keys from
+// somewhere else. One that says that it has no document has none.
+func TestServiceIssuerSilent(t *testing.T) {
+	t.Parallel()
+	const elsewhere = "/oauth2/v1/keys"
+	// flaky returns an issuer that answers with each of the statuses in turn, with the
+	// last one from then on; 0 is no answer, 200 the document.
+	flaky := func(t *testing.T, statuses ...int) serviceIssuer {
+		t.Helper()
+		mux := http.NewServeMux()
+		server := httptest.NewServer(mux)
+		t.Cleanup(server.Close)
+		i := serviceIssuer{oidctest.New(server.URL, "app", nil), server.URL}
+		mux.HandleFunc("GET "+elsewhere, func(w http.ResponseWriter, r *http.Request) {
+			r = r.Clone(r.Context())
+			r.URL.Path = cognitoKeys
+			i.ServeHTTP(w, r)
+		})
+		var asked atomic.Int64
+		mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
+			switch status := statuses[min(int(asked.Add(1)), len(statuses))-1]; status {
+			case 0:
+				panic(http.ErrAbortHandler)
+			case 200:
+				_ = json.NewEncoder(w).Encode(map[string]any{"issuer": server.URL, "jwks_uri": server.URL + elsewhere})
+			default:
+				w.WriteHeader(status)
+			}
+		})
+		return i
+	}
+	t.Run("answers in the end", func(t *testing.T) {
+		t.Parallel()
+		issuer := flaky(t, 503, 0, 502, 200)
+		s := startService(t, "-issuer", issuer.url, "-client-id", "app")
+		s.require(200, "GET", "/v1/ping", issuer.AccessToken("bob", nil), nil)
+	})
+	t.Run("gone", func(t *testing.T) {
+		t.Parallel()
+		startService(t, "-issuer", flaky(t, 410).url, "-client-id", "app")
+	})
+	for name, status := range map[string]int{"500": 500, "403": 403, "302": 302, "broken off": 0} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			binary, err := buildService()
+			require.NoError(t, err)
+			cmd := exec.CommandContext(t.Context(), binary, "-addr", "127.0.0.1:0", "-issuer", flaky(t, status).url, "-client-id", "app")
+			out, err := cmd.CombinedOutput()
+			require.Error(t, err)
+			require.Contains(t, string(out), "-issuer: no answer for the discovery document")
+			require.Contains(t, string(out), "-jwks-url")
 			require.NotContains(t, string(out), "serving")
 		})
 	}
