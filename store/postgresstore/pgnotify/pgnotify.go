@@ -69,6 +69,9 @@ type Listener struct {
 	done chan struct{} // closed when the goroutine has ended
 }
 
+// errDSN has no cause: that of pgx may contain a password.
+var errDSN = errors.New("pgnotify: data source name: not a URL such as postgres://user:password@host:5432/database, nor keywords and values that pgx knows")
+
 // New returns a Listener on a channel, which is that of
 // [github.com/keystile/keystile/store/postgresstore.Store.NotifyChannel]. The data
 // source name is one of pgx, as a URL or as keywords and values; what it leaves out
@@ -92,7 +95,7 @@ func New(dsn, channel string, opts *Options) (*Listener, error) {
 	var errs []error
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
-		errs = append(errs, fmt.Errorf("pgnotify: data source name: %w", err))
+		errs = append(errs, errDSN)
 	}
 	if channel == "" || len(channel) > maxChannel || strings.ContainsRune(channel, 0) {
 		errs = append(errs, errors.New("pgnotify: the channel is empty or no name that PostgreSQL has"))

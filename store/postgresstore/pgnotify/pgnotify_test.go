@@ -77,6 +77,11 @@ func TestNewReportsAllProblems(t *testing.T) {
 	require.ErrorContains(t, err, "pgnotify: the channel is empty")
 	require.ErrorContains(t, err, "pgnotify: Options.Ping")
 	require.NotContains(t, err.Error(), "hunter2")
+	for _, dsn := range []string{"host=h password = hunter2 port=x", `password=hun\ hunter2 port=x`, "PASSWORD=hunter2 port=x", "hunter2"} {
+		_, err := pgnotify.New(dsn, "c", nil)
+		require.ErrorContains(t, err, "pgnotify: data source name: ", dsn)
+		require.NotContains(t, err.Error(), "hun")
+	}
 	for _, channel := range []string{strings.Repeat("a", 64), "a\x00"} {
 		_, err = pgnotify.New(dsn, channel, nil)
 		require.ErrorContains(t, err, "channel")
