@@ -70,7 +70,6 @@
 //	memory is full               of any key, if maxmemory-policy   maxmemory-policy noeviction: who would
 //	                             lets it be evicted                count is refused instead
 //	FLUSHALL, FLUSHDB            all                               rights as above
-//
 //	a redis.Ring loses a server  what that one has counted         a cluster instead
 //
 // Where a limit must hold through all of that, count in postgresstore.
