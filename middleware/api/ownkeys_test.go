@@ -105,7 +105,8 @@ func TestDailyLimit_D6(t *testing.T) {
 		{"unlimited by a user", "ann", "-1", false},
 		{"unlimited by an owner", "olga", "-1", true},
 		{"more by an owner", "olga", "1000000", true},
-		{"the largest number", "olga", "9223372036854775807", true},
+		{"the largest number", "olga", "999999999999999", true},
+		{"one more", "olga", "1000000000000000", false},
 		{"too large a number", "olga", "9223372036854775808", false},
 		{"zero", "olga", "0", false},
 		{"negative zero", "olga", "-0", false},
@@ -140,9 +141,6 @@ func TestDailyLimit_D6(t *testing.T) {
 func asJSON(t *testing.T, v any) string {
 	t.Helper()
 	if f, ok := v.(float64); ok {
-		if f == 1<<63 {
-			return "9223372036854775807" // as far as a float64 can tell
-		}
 		return fmt.Sprintf("%.0f", f)
 	}
 	require.Nil(t, v)

@@ -33,7 +33,8 @@ type CreateParams struct {
 	// Defaults to none.
 	Scopes []string
 
-	// DailyLimit is how many requests the key has a day; -1 is unlimited. A plain
+	// DailyLimit is how many requests the key has a day, at most 999 999 999 999 999,
+	// the largest number that the RateLimit fields can have; -1 is unlimited. A plain
 	// user may set it up to [Options.MaxDailyLimit] and never to -1 (D7).
 	// Defaults to the limit of the service.
 	DailyLimit int64

@@ -182,7 +182,7 @@ func TestScopes(t *testing.T) {
 
 // D6: 0 is the default and -1 unlimited, other negative numbers are refused. D7: a
 // plain user sets at most the configured maximum and never unlimited; owners and
-// operators set any.
+// operators set any. Nobody sets one that RFC 9651 cannot write.
 func TestDailyLimits(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -201,12 +201,15 @@ func TestDailyLimits(t *testing.T) {
 		{"negative", 0, plain, -2, false},
 		{"configured maximum", 1000, plain, 1000, true},
 		{"above configured maximum", 1000, plain, 1001, false},
-		{"any number", -1, plain, math.MaxInt64, true},
+		{"any number", -1, plain, 999_999_999_999_999, true},
+		{"too large for a field", -1, plain, 1_000_000_000_000_000, false},
+		{"owner too large", 0, owner, 1_000_000_000_000_000, false},
+		{"operator too large", 0, operator, math.MaxInt64, false},
 		{"any number, but not unlimited", -1, plain, -1, false},
 		{"owner above", 0, owner, 251, true},
 		{"owner unlimited", 0, owner, -1, true},
 		{"owner negative", 0, owner, -2, false},
-		{"operator above", 0, operator, math.MaxInt64, true},
+		{"operator above", 0, operator, 999_999_999_999_999, true},
 		{"operator unlimited", 0, operator, -1, true},
 		{"operator negative", 0, operator, math.MinInt64, false},
 		{"unknown role is a plain user", 0, keys.Actor{Role: 99}, 251, false},

@@ -16,6 +16,10 @@ const (
 	maxNameRunes  = 100 // D30
 	maxScopes     = 50
 	maxScopeBytes = 100
+
+	// maxLimit is the largest integer of a structured field (RFC 9651 section 3.3.1),
+	// which the RateLimit fields of an answer are.
+	maxLimit = 999_999_999_999_999
 )
 
 // The checks of this file return the problem with a value, or "" if there is none.
@@ -111,6 +115,8 @@ func (m *Manager) checkDailyLimit(limit int64, a Actor) string {
 	switch {
 	case limit < -1:
 		return "must be -1 (unlimited), 0 (the default) or more"
+	case limit > maxLimit:
+		return "must be at most " + strconv.FormatInt(maxLimit, 10)
 	case a.Role.manages():
 		return ""
 	case limit == -1:

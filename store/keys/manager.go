@@ -185,8 +185,11 @@ func New(s store.Store, opts *Options) (*Manager, error) {
 	if o.MaxPerUser < -1 {
 		ps.add("MaxPerUser", "must be -1 (no cap) or more")
 	}
-	if o.MaxDailyLimit < -1 {
+	switch {
+	case o.MaxDailyLimit < -1:
 		ps.add("MaxDailyLimit", "must be -1 (any number) or more")
+	case o.MaxDailyLimit > maxLimit:
+		ps.add("MaxDailyLimit", "must be at most "+strconv.FormatInt(maxLimit, 10))
 	}
 	if o.AuditRequired && o.Audit == nil {
 		ps.add("AuditRequired", "needs an Audit")

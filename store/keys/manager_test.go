@@ -66,6 +66,7 @@ func TestNewProblems(t *testing.T) {
 	}{
 		{"cap below none", keys.Options{MaxPerUser: -2}, []string{"MaxPerUser"}},
 		{"limit below any", keys.Options{MaxDailyLimit: -2}, []string{"MaxDailyLimit"}},
+		{"limit that no field can have", keys.Options{MaxDailyLimit: 1_000_000_000_000_000}, []string{"MaxDailyLimit"}},
 		{"empty tier", keys.Options{Tiers: []string{""}}, []string{"Tiers[0]"}},
 		{"two", keys.Options{MaxPerUser: -9, Tiers: []string{"a", ""}}, []string{"MaxPerUser", "Tiers[1]"}},
 	}

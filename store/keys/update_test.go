@@ -3,6 +3,7 @@ package keys_test
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -334,4 +335,21 @@ func TestParallelRevocations(t *testing.T) {
 	wg.Wait()
 	require.EqualValues(t, 1, won.Load())
 	require.EqualValues(t, 19, lost.Load())
+}
+
+// A key that was stored with a larger limit than can be set is listed as it is, and
+// the rest of it can be changed.
+func TestStoredLimitIsTooLarge(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	_, k := b.create()
+	k.DailyLimit = math.MaxInt64
+	require.NoError(t, b.mem.UpdateKey(t.Context(), k))
+	rows, _, err := b.Table(t.Context(), keys.TableQuery{Org: org})
+	require.NoError(t, err)
+	require.Len(t, rows, 1)
+	require.EqualValues(t, math.MaxInt64, rows[0].Key.DailyLimit)
+	got, err := b.Update(t.Context(), keys.UpdateParams{Ref: ref(k), Name: new("renamed")})
+	require.NoError(t, err)
+	require.EqualValues(t, math.MaxInt64, got.DailyLimit)
 }
