@@ -45,11 +45,11 @@ func (v *visit) mine() error {
 	return v.show("mine", "My keys", "", body)
 }
 
-// holders returns the keys with those prefixes. One that is not in the list, which is
-// a page, has the prefix for a name.
+// holders returns the keys with those prefixes. Of one that is not in the list, which
+// is a page, only the prefix is known: there can be too many to ask for each.
 func holders(prefixes []string, ks []key) (held []*key) {
 	for _, prefix := range prefixes {
-		h := &key{Prefix: prefix, Name: prefix, Status: "active"}
+		h := &key{Prefix: prefix}
 		if i := slices.IndexFunc(ks, func(k key) bool { return k.Prefix == prefix }); i >= 0 {
 			h = &ks[i]
 		}
