@@ -39,27 +39,38 @@ func newCorpAPI(mgr *keys.Manager, guard *middleware.Guard, ps people) http.Hand
 	reads := func(h http.HandlerFunc) http.Handler { return guard.Wrap(h) }
 	persons := guard.With(policy.Via(policy.JWT, policy.Session))
 	csrf := http.NewCrossOriginProtection()
-	manages := func(h http.HandlerFunc) http.Handler {
+	// What is refused is in the trail under action, unless that is empty.
+	manages := func(action string, h func(http.ResponseWriter, *http.Request, keys.Actor)) http.Handler {
 		return persons.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			// A session is sent by browsers unasked; a JWT is not.
-			if caller(r).Credential == policy.Session && csrf.Check(r) != nil {
-				c.refuse(w, r, http.StatusForbidden, "Forbidden", "cross_origin", "This request comes from another site.")
+			actor, suspended, err := c.actor(r)
+			if err != nil {
+				c.fail(w, r, err)
 				return
 			}
-			h(w, r)
+			// A session is sent by browsers unasked, and so is a JWT that a proxy adds.
+			switch {
+			case csrf.Check(r) != nil:
+				c.refused(r, action, actor, keys.ErrCrossOrigin)
+				c.refuse(w, r, http.StatusForbidden, "Forbidden", "cross_origin", "This request comes from another site.")
+			case suspended:
+				c.refused(r, action, actor, keys.ErrSuspended)
+				c.fail(w, r, keys.ErrSuspended)
+			default:
+				h(w, r, actor)
+			}
 		}))
 	}
 	c.mux.Handle("GET "+corpBase+"/corps", reads(c.listCorps))
 	c.mux.Handle("GET "+corpBase+"/corps/{corp}", reads(c.getCorp))
-	c.mux.Handle("PATCH "+corpBase+"/corps/{corp}", manages(c.updateCorp))
+	c.mux.Handle("PATCH "+corpBase+"/corps/{corp}", manages(audit.SettingsUpdate, c.updateCorp))
 	c.mux.Handle("GET "+corpBase+"/corps/{corp}/users", reads(c.listUsers))
 	c.mux.Handle("GET "+corpBase+"/corps/{corp}/users/{email}", reads(c.getUser))
-	c.mux.Handle("PATCH "+corpBase+"/corps/{corp}/users/{email}", manages(c.updateUser))
-	c.mux.Handle("GET "+corpBase+"/user/apitokens", manages(c.listTokens))
-	c.mux.Handle("POST "+corpBase+"/user/apitokens", manages(c.createToken))
-	c.mux.Handle("DELETE "+corpBase+"/user/apitokens/{prefix}", manages(c.deleteToken))
-	c.mux.Handle(corpBase+"/user/apitokens", manages(c.noMethod))
-	c.mux.Handle(corpBase+"/user/apitokens/", manages(c.noMethod))
+	c.mux.Handle("PATCH "+corpBase+"/corps/{corp}/users/{email}", manages(audit.UserPermission, c.updateUser))
+	c.mux.Handle("GET "+corpBase+"/user/apitokens", manages("", c.listTokens))
+	c.mux.Handle("POST "+corpBase+"/user/apitokens", manages(audit.KeyCreate, c.createToken))
+	c.mux.Handle("DELETE "+corpBase+"/user/apitokens/{prefix}", manages(audit.KeyRevoke, c.deleteToken))
+	c.mux.Handle(corpBase+"/user/apitokens", manages("", c.noMethod))
+	c.mux.Handle(corpBase+"/user/apitokens/", manages("", c.noMethod))
 	c.mux.Handle("/", guard.Authenticate(http.HandlerFunc(c.notFound)))
 	return c.mux
 }
@@ -159,17 +170,27 @@ func (c *corpAPI) getCorp(w http.ResponseWriter, r *http.Request) {
 // sent.
 func etag(s *policy.Settings) string { return strconv.Quote(strconv.FormatInt(s.Version, 10)) }
 
-func (c *corpAPI) updateCorp(w http.ResponseWriter, r *http.Request) {
+// matches reports whether one of the tags of an If-Match is the current one, or
+// whether there are none (RFC 9110 13.1.1). The tags of this API have no commas.
+func matches(header []string, current string) bool {
+	if len(header) == 0 {
+		return true
+	}
+	for tag := range strings.SplitSeq(strings.Join(header, ","), ",") {
+		if tag = strings.TrimSpace(tag); tag == current || tag == "*" {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *corpAPI) updateCorp(w http.ResponseWriter, r *http.Request, actor keys.Actor) {
 	s, ok := c.ownCorp(w, r)
-	if !ok {
+	if !ok || !c.owner(w, r, audit.SettingsUpdate, actor, "") {
 		return
 	}
-	owner, ok := c.owner(w, r, audit.SettingsUpdate, "")
-	if !ok {
-		return
-	}
-	if match := r.Header.Get("If-Match"); match != "" && match != "*" && match != etag(s) {
-		c.mgr.Refused(r.Context(), audit.SettingsUpdate, owner, keys.Ref{Org: s.Org}, store.ErrConflict)
+	if !matches(r.Header.Values("If-Match"), etag(s)) {
+		c.mgr.Refused(r.Context(), audit.SettingsUpdate, actor, keys.Ref{Org: s.Org}, store.ErrConflict)
 		c.fail(w, r, store.ErrConflict)
 		return
 	}
@@ -192,7 +213,7 @@ func (c *corpAPI) updateCorp(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	next.Version = s.Version
-	saved, err := c.mgr.UpdateSettings(r.Context(), owner, next)
+	saved, err := c.mgr.UpdateSettings(r.Context(), actor, next)
 	if err != nil {
 		c.fail(w, r, err)
 		return
@@ -271,17 +292,13 @@ func equalFold(a, b string) bool {
 // updateUser sets the grant. A client that sends a whole user back did not mean
 // the grant unless it differs from what it was shown: that is true for everybody
 // while there is no restriction.
-func (c *corpAPI) updateUser(w http.ResponseWriter, r *http.Request) {
+func (c *corpAPI) updateUser(w http.ResponseWriter, r *http.Request, actor keys.Actor) {
 	s, ok := c.ownCorp(w, r)
 	if !ok {
 		return
 	}
 	user, ok := c.userByEmail(w, r, s.Org)
-	if !ok {
-		return
-	}
-	owner, ok := c.owner(w, r, audit.UserPermission, user.ID)
-	if !ok {
+	if !ok || !c.owner(w, r, audit.UserPermission, actor, user.ID) {
 		return
 	}
 	body, ok := c.read(w, r)
@@ -296,7 +313,7 @@ func (c *corpAPI) updateUser(w http.ResponseWriter, r *http.Request) {
 	}
 	if _, ok := body["accessTokenAllowed"]; ok {
 		if len(body) == 1 || allowed != shown {
-			if err := c.mgr.SetPermitted(r.Context(), owner, s.Org, user.ID, allowed); err != nil {
+			if err := c.mgr.SetPermitted(r.Context(), actor, s.Org, user.ID, allowed); err != nil {
 				c.fail(w, r, err)
 				return
 			}
@@ -338,7 +355,7 @@ type apiToken struct {
 	Token   string     `json:"token,omitempty"` // once
 }
 
-func (c *corpAPI) listTokens(w http.ResponseWriter, r *http.Request) {
+func (c *corpAPI) listTokens(w http.ResponseWriter, r *http.Request, _ keys.Actor) {
 	p := caller(r)
 	tokens := []apiToken{}
 	q := keys.TableQuery{Org: p.Org, User: p.User}
@@ -363,7 +380,7 @@ func (c *corpAPI) listTokens(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, map[string]any{"data": tokens})
 }
 
-func (c *corpAPI) createToken(w http.ResponseWriter, r *http.Request) {
+func (c *corpAPI) createToken(w http.ResponseWriter, r *http.Request, actor keys.Actor) {
 	body, ok := c.read(w, r)
 	if !ok {
 		return
@@ -374,11 +391,6 @@ func (c *corpAPI) createToken(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p := caller(r)
-	actor, err := c.actor(r)
-	if err != nil {
-		c.fail(w, r, err)
-		return
-	}
 	t, k, err := c.mgr.Create(r.Context(), keys.CreateParams{Actor: actor, Org: p.Org, User: p.User, Name: name})
 	if err != nil {
 		c.fail(w, r, err)
@@ -387,13 +399,9 @@ func (c *corpAPI) createToken(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusCreated, apiToken{ID: k.ID, Name: k.Name, Created: k.CreatedAt, Status: keys.Active, Token: t.Reveal()})
 }
 
-func (c *corpAPI) deleteToken(w http.ResponseWriter, r *http.Request) {
+func (c *corpAPI) deleteToken(w http.ResponseWriter, r *http.Request, actor keys.Actor) {
 	p := caller(r)
-	actor, err := c.actor(r)
-	if err == nil {
-		err = c.mgr.Revoke(r.Context(), actor, keys.Ref{Org: p.Org, User: p.User, ID: r.PathValue("prefix")})
-	}
-	if err != nil {
+	if err := c.mgr.Revoke(r.Context(), actor, keys.Ref{Org: p.Org, User: p.User, ID: r.PathValue("prefix")}); err != nil {
 		c.fail(w, r, err)
 		return
 	}
@@ -407,38 +415,40 @@ func caller(r *http.Request) *policy.Principal {
 	return p
 }
 
-// actor is the caller as the Manager knows those who ask for something. Whether
-// the caller is an owner is read anew from the store, not from the cache.
-func (c *corpAPI) actor(r *http.Request) (keys.Actor, error) {
+// actor is the caller as the Manager knows those who ask for something. Whether the
+// caller is an owner, or suspended, is read anew from the store, not from the cache.
+func (c *corpAPI) actor(r *http.Request) (a keys.Actor, suspended bool, err error) {
 	p := caller(r)
 	addr, _ := middleware.AddrFrom(r.Context())
-	a := keys.Actor{ID: p.User, Credential: p.Credential, Addr: addr, UserAgent: r.UserAgent()}
+	a = keys.Actor{ID: p.User, Credential: p.Credential, Addr: addr, UserAgent: r.UserAgent()}
 	u, err := c.mgr.User(r.Context(), p.Org, p.User)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return a, nil
+		return a, false, nil
 	case err != nil:
-		return a, err
-	case u.Owner && u.SuspendedAt.IsZero():
+		return a, false, err
+	case u.Owner:
 		a.Role = keys.Owner
 	}
-	return a, nil
+	return a, !u.SuspendedAt.IsZero(), nil
 }
 
-// owner is actor for what only owners may do. Somebody else is refused, and in the
-// trail with what was tried on whom.
-func (c *corpAPI) owner(w http.ResponseWriter, r *http.Request, action, user string) (keys.Actor, bool) {
-	a, err := c.actor(r)
-	switch {
-	case err != nil:
-		c.fail(w, r, err)
-	case a.Role != keys.Owner:
-		c.mgr.Refused(r.Context(), action, a, keys.Ref{Org: caller(r).Org, User: user}, keys.ErrForbidden)
-		c.refuse(w, r, http.StatusForbidden, "Forbidden", "owner_required", "Only owners may change this.")
-	default:
-		return a, true
+// refused tells the trail that a request is refused, on what its path names.
+func (c *corpAPI) refused(r *http.Request, action string, a keys.Actor, err error) {
+	if action != "" {
+		c.mgr.Refused(r.Context(), action, a, keys.Ref{Org: caller(r).Org, ID: r.PathValue("prefix")}, err)
 	}
-	return a, false
+}
+
+// owner reports whether a may do what only owners may. Somebody else is refused, and
+// in the trail with what was tried on whom.
+func (c *corpAPI) owner(w http.ResponseWriter, r *http.Request, action string, a keys.Actor, user string) bool {
+	if a.Role == keys.Owner {
+		return true
+	}
+	c.mgr.Refused(r.Context(), action, a, keys.Ref{Org: caller(r).Org, User: user}, keys.ErrForbidden)
+	c.refuse(w, r, http.StatusForbidden, "Forbidden", "owner_required", "Only owners may change this.")
+	return false
 }
 
 // settings are those of the caller's corp.
@@ -497,7 +507,7 @@ func member(body map[string]json.RawMessage, name string, v any) error {
 	return decodeStrict(raw, reflect.ValueOf(v).Elem(), name)
 }
 
-func (c *corpAPI) noMethod(w http.ResponseWriter, r *http.Request) {
+func (c *corpAPI) noMethod(w http.ResponseWriter, r *http.Request, _ keys.Actor) {
 	w.Header().Set("Allow", "GET, HEAD, POST, DELETE")
 	c.refuse(w, r, http.StatusMethodNotAllowed, "InvalidRequest", "method_not_allowed", "This cannot be done here.")
 }

@@ -36,9 +36,9 @@ func newSessions(now func() time.Time) *sessions {
 	return &sessions{now: now, byHash: make(map[[sha256.Size]byte]*policy.Principal)}
 }
 
-// start signs a person in, with another cookie than r may have come with. A browser sends the cookie with requests of the service's
-// own pages and with addresses that somebody opens, and never for another site
-// (SameSite=Strict); no script can read it.
+// start signs a person in, with another cookie than r may have come with. A browser
+// sends the cookie with requests of the service's own pages and with addresses that
+// somebody opens, and never for another site (SameSite=Strict); no script can read it.
 func (s *sessions) start(w http.ResponseWriter, r *http.Request, p person) {
 	s.forget(r)
 	id := rand.Text() + rand.Text() // 260 random bits

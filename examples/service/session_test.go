@@ -11,9 +11,11 @@ import (
 )
 
 // signedIn starts a session and returns a request with its cookie.
-func signedIn(s *sessions, user string) *http.Request {
+func signedIn(s *sessions, user string) *http.Request { return signedInAs(s, person{id: user}) }
+
+func signedInAs(s *sessions, p person) *http.Request {
 	w := httptest.NewRecorder()
-	s.start(w, httptest.NewRequest(http.MethodPost, "/", nil), person{id: user})
+	s.start(w, httptest.NewRequest(http.MethodPost, "/", nil), p)
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	for _, c := range w.Result().Cookies() {
 		r.AddCookie(c)

@@ -130,7 +130,7 @@ func TestConsoleCrossSite(t *testing.T) {
 					{"POST", "/api-keys", `{"name":"stolen"}`},
 					{"DELETE", "/api-keys/" + prefix, ""},
 					{"PATCH", "/api-keys/" + prefix, `{"name":"stolen"}`},
-					{"POST", "/api-keys/" + prefix + "/rotate", `{"graceSeconds":0}`},
+					{"POST", "/api-keys/" + prefix + "/rotate", `{"grace":0}`},
 				} {
 					for _, kind := range []string{"application/json", "text/plain", "application/x-www-form-urlencoded"} {
 						for _, mode := range []string{"cors", "no-cors"} {
