@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -343,6 +344,17 @@ func TestDailyLimitOfKey(t *testing.T) {
 	got := do(h, bearer(three.Reveal()))
 	requireRefusal(t, got, 429, policy.DailyLimit)
 	require.Equal(t, `"daily";q=3;w=86400`, got.Header().Get("RateLimit-Policy"))
+}
+
+// TestLimitBeyondStructuredFields: a limit of the host's that no structured field
+// can have (RFC 9651 3.3.1) is shown as the largest that it can.
+func TestLimitBeyondStructuredFields(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	limiter := ratelimit.NewDaily(ratelimit.NewMemory(), &ratelimit.DailyOptions{Limit: math.MaxInt64, Now: w.clock.Now})
+	got := do(w.guard(&middleware.Options{Limiter: limiter}).Wrap(pong), bearer(w.token.Reveal()))
+	require.Equal(t, `"daily";q=999999999999999;w=86400`, got.Header().Get("RateLimit-Policy"))
+	require.Regexp(t, `^"daily";r=999999999999999;t=[0-9]+$`, got.Header().Get("RateLimit"))
 }
 
 // TestParallelRequestsAdmitExactlyTheLimit: 300 requests at once against 250

@@ -16,6 +16,10 @@ const (
 	headerRateLimit       = "Ratelimit"
 )
 
+// maxInteger is the largest integer of a structured field (RFC 9651 3.3.1). More is
+// shown as that.
+const maxInteger = 999_999_999_999_999
+
 // burstName is the Name of the results of a ratelimit.Burst.
 const burstName = "burst"
 
@@ -50,7 +54,7 @@ func appendRateLimit(b []byte, result *ratelimit.Result, seconds int64) []byte {
 	b = append(b, '"')
 	b = append(b, result.Name...)
 	b = append(b, `";r=`...)
-	b = strconv.AppendInt(b, max(result.Remaining, 0), 10)
+	b = strconv.AppendInt(b, min(max(result.Remaining, 0), maxInteger), 10)
 	b = append(b, ";t="...)
 	return strconv.AppendInt(b, seconds, 10)
 }
@@ -67,7 +71,7 @@ func (f *rateLimitFields) policy(result *ratelimit.Result) string {
 	}
 	b := append([]byte{'"'}, result.Name...)
 	b = append(b, `";q=`...)
-	b = strconv.AppendInt(b, result.Limit, 10)
+	b = strconv.AppendInt(b, min(result.Limit, maxInteger), 10)
 	if w := int64(result.Window / time.Second); w > 0 {
 		b = append(b, ";w="...)
 		b = strconv.AppendInt(b, w, 10)
