@@ -171,7 +171,7 @@ func (g *Guard) Admit(r *http.Request) (*policy.Principal, ratelimit.Result, err
 // fields beyond those that every refusal has, such as Allow or Retry-After, are
 // the handler's to set before. Refuse observes nothing.
 func (g *Guard) Refuse(w http.ResponseWriter, r *http.Request, f *Refusal) {
-	if f.header == nil {
+	if f.body == nil {
 		g.complete(w.Header(), f)
 	}
 	if g == nil || g.core == nil || g.core.opts.Refuse == nil {
@@ -213,8 +213,8 @@ func (g *Guard) complete(h http.Header, f *Refusal) {
 	case http.StatusUnauthorized:
 		h["Www-Authenticate"] = []string{challenge(realm, f.Reason)}
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		if h["Retry-After"] == nil {
-			h["Retry-After"] = []string{"1"}
+		if h[headerRetryAfter] == nil {
+			h[headerRetryAfter] = []string{"1"}
 		}
 	}
 }

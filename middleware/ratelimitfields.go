@@ -9,11 +9,12 @@ import (
 	"github.com/keystile/keystile/ratelimit"
 )
 
-// The fields of draft-ietf-httpapi-ratelimit-headers-10, in the canonical form
-// of net/http.
+// The fields of draft-ietf-httpapi-ratelimit-headers-10, and the one that clients
+// knew before, in the canonical form of net/http.
 const (
 	headerRateLimitPolicy = "Ratelimit-Policy"
 	headerRateLimit       = "Ratelimit"
+	headerRetryAfter      = "Retry-After" // RFC 9110 10.2.3
 )
 
 // maxInteger is the largest integer of a structured field (RFC 9651 3.3.1). More is

@@ -35,7 +35,8 @@ type Refusal struct {
 	Fields []FieldProblem
 
 	header []headerField // all that the answer needs beside the body
-	body   []byte        // as JSON (D1), if it was made before
+	limits []string      // of a limiter's refusal: RateLimit-Policy, RateLimit and Retry-After
+	body   []byte        // as JSON (D1), if it was made before: of a Guard's own
 	cause  error
 }
 
@@ -79,6 +80,9 @@ func (f *Refusal) writeHeader(h http.Header) {
 	}
 	for _, field := range f.header {
 		h[field.name] = field.values
+	}
+	if v := f.limits; v != nil {
+		h[headerRateLimitPolicy], h[headerRateLimit], h[headerRetryAfter] = v[0:1:1], v[1:2:2], v[2:3:3]
 	}
 }
 
@@ -218,10 +222,10 @@ func newRefusal(reason policy.Reason, realm string) *Refusal {
 		f.Code = "Forbidden"
 	case http.StatusTooManyRequests:
 		f.Code = "RateLimitExceeded"
-		f.header = append(f.header, headerField{"Retry-After", []string{"1"}}) // of a policy; a limiter knows better
+		f.header = append(f.header, headerField{headerRetryAfter, []string{"1"}}) // of a policy; a limiter knows better
 	case http.StatusServiceUnavailable:
 		f.Code = "Unavailable"
-		f.header = append(f.header, headerField{"Retry-After", []string{"1"}})
+		f.header = append(f.header, headerField{headerRetryAfter, []string{"1"}})
 	}
 	f.body = f.json()
 	return f
@@ -285,16 +289,9 @@ func (rs *refusals) overQuota(result *ratelimit.Result, policyField string) *Ref
 	text := string(strconv.AppendInt(field, seconds, 10))
 	q := &struct {
 		Refusal
-		values [3]string
-		fields [3]headerField
-	}{Refusal: *rs.of(reason), values: [3]string{policyField, text[:split], text[split:]}}
-	q.Quota = *result
-	q.fields = [3]headerField{
-		{headerRateLimitPolicy, q.values[0:1:1]},
-		{headerRateLimit, q.values[1:2:2]},
-		{"Retry-After", q.values[2:3:3]},
-	}
-	q.header = q.fields[:]
+		limits [3]string
+	}{*rs.of(reason), [3]string{policyField, text[:split], text[split:]}}
+	q.Quota, q.header, q.Refusal.limits = *result, nil, q.limits[:]
 	return &q.Refusal
 }
 
