@@ -113,13 +113,16 @@ func (b *bootstrap) check() error {
 			default:
 				bad("%s.role is not owner, admin, user or observer", at)
 			}
-			names := make(map[string]bool)
+			names, unrevoked := make(map[string]bool), 0
 			for l, k := range u.Keys {
 				at := fmt.Sprintf("%s.keys[%d]", at, l)
 				if k.Ref == "" || refs[k.Ref] {
 					bad("%s.ref is empty or there already", at)
 				}
 				refs[k.Ref] = true
+				if !k.Revoked {
+					unrevoked++
+				}
 				if names[strings.TrimSpace(k.Name)] {
 					// A key is known again by its name at the next start.
 					bad("%s.name is that of another key of this user", at)
@@ -128,6 +131,9 @@ func (b *bootstrap) check() error {
 				if k.DailyLimit != nil && (*k.DailyLimit == 0 || *k.DailyLimit < -1) {
 					bad("%s.dailyLimit must be at least 1, or -1 for no limit", at) // D6
 				}
+			}
+			if unrevoked > maxKeys {
+				bad("%s.keys: %q has %d that are not revoked, and can have %d", at, u.ID, unrevoked, maxKeys) // S12
 			}
 		}
 	}

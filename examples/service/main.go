@@ -21,9 +21,11 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
+	"github.com/keystile/keystile/middleware/oidcauth"
 	"github.com/keystile/keystile/middleware/refusallog"
 	"github.com/keystile/keystile/ratelimit"
 	"github.com/keystile/keystile/ratelimit/rediscounter"
@@ -68,6 +70,9 @@ func main() {
 	}
 }
 
+// maxKeys is the cap on the keys of one user (S12, D11).
+const maxKeys = 5
+
 // check reports everything that is wrong with the flags.
 func (c *config) check() error {
 	var errs []error
@@ -88,8 +93,12 @@ func (c *config) check() error {
 	if c.jwksURL != "" && c.issuer == "" {
 		bad("-jwks-url needs -issuer")
 	}
-	if _, err := readTokenUses(c.tokenUse); err != nil {
+	uses, err := readTokenUses(c.tokenUse)
+	if err != nil {
 		errs = append(errs, err)
+	}
+	if c.dev && err == nil && !slices.Contains(uses, oidcauth.Access) {
+		bad("-dev gives access tokens: access must be among -token-use")
 	}
 	if c.defaultLimit == 0 || c.defaultLimit < -1 {
 		bad("-default-limit must be at least 1, or -1 for no limit")
@@ -134,7 +143,7 @@ func (c *config) run(ctx context.Context, out io.Writer) (err error) {
 	}
 	limiter := ratelimit.NewDaily(counter, &ratelimit.DailyOptions{Limit: c.defaultLimit})
 	options := &keys.Options{
-		Tiers: []string{"Pro", "Team", "Enterprise"}, Uses: s, Limiter: limiter, MaxDailyLimit: c.defaultLimit,
+		Tiers: []string{"Pro", "Team", "Enterprise"}, Uses: s, Limiter: limiter, MaxDailyLimit: c.defaultLimit, MaxPerUser: maxKeys,
 		// The feed tells of what other processes on the same store have changed.
 		Cache: &store.CacheOptions{Feed: s, FeedFailed: func(err error) { log.Print("feed: ", err) }},
 	}

@@ -134,14 +134,16 @@ func (d *devIssuer) hello(out io.Writer, base string, b *bootstrap, tokens map[s
 	} else {
 		fmt.Fprintf(out, "# with a key of %s\n", email)
 	}
-	fmt.Fprintf(out, "curl -i -H 'Authorization: Bearer %s' %s/v1/ping\n", token, base)
-	fmt.Fprintf(out, "curl -i -H 'x-api-user: %s' -H 'x-api-token: %s' %s/v1/ping\n", email, token, base)
-	fmt.Fprintf(out, "curl -s -H 'Authorization: Bearer %s' %s/v1/usage\n", token, base)
-	fmt.Fprintf(out, "curl -s -H 'x-api-user: %s' -H 'x-api-token: %s' %s%s/corps\n", email, token, base, corpBase)
+	bearer := "-H " + shellWord("Authorization: Bearer "+token)
+	pair := "-H " + shellWord("x-api-user: "+email) + " -H " + shellWord("x-api-token: "+token)
+	fmt.Fprintf(out, "curl -i %s %s/v1/ping\n", bearer, base)
+	fmt.Fprintf(out, "curl -i %s %s/v1/ping\n", pair, base)
+	fmt.Fprintf(out, "curl -s %s %s/v1/usage\n", bearer, base)
+	fmt.Fprintf(out, "curl -s %s %s%s/corps\n", pair, base, corpBase)
 	for _, o := range b.Orgs {
 		for _, u := range o.Users {
 			fmt.Fprintf(out, "\n# as %s, %s of %s, with a JWT for an hour\n", u.ID, u.Role, o.Name)
-			bearer := "-H 'Authorization: Bearer " + d.token(person{u.ID, o.Name, u.Email, u.Role, u.Tier}) + "'"
+			bearer := "-H " + shellWord("Authorization: Bearer "+d.token(person{u.ID, o.Name, u.Email, u.Role, u.Tier}))
 			fmt.Fprintf(out, "curl -s %s -H 'Content-Type: application/json' -d '{\"name\":\"CI\"}' %s/v1/api-keys\n", bearer, base)
 			fmt.Fprintf(out, "curl -s %s %s/v1/api-keys\n", bearer, base)
 			if u.Role == roleOwner {
@@ -152,10 +154,16 @@ func (d *devIssuer) hello(out io.Writer, base string, b *bootstrap, tokens map[s
 	}
 	for _, o := range b.Orgs {
 		for _, u := range o.Users[:min(1, len(o.Users))] {
-			fmt.Fprintf(out, "\n# a new JWT when one has expired\ncurl -s %s/dev/token/%s\n", base, url.PathEscape(u.ID))
+			fmt.Fprintf(out, "\n# a new JWT when one has expired\ncurl -s %s\n", shellWord(base+"/dev/token/"+url.PathEscape(u.ID)))
 		}
 	}
 	fmt.Fprintf(out, "\nThe console, as any of them, in a browser: %s/\n\n", base)
+}
+
+// shellWord quotes text for a shell (POSIX 2.2.2): in single quotes, everything but
+// the quote itself means itself.
+func shellWord(text string) string {
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
 // demoBootstrap is what -dev starts with where there is no -bootstrap. Times count

@@ -577,6 +577,7 @@ func TestServiceBadInput(t *testing.T) {
 		{"issuer without client", []string{"-issuer", "https://a.example"}, []string{"-client-id"}},
 		{"dev and issuer", []string{"-dev", "-issuer", "https://a.example", "-client-id", "x"}, []string{"-dev"}},
 		{"dev on every address", []string{"-dev", "-addr", "0.0.0.0:0"}, []string{"loopback"}},
+		{"dev without access tokens", []string{"-dev", "-token-use", "id,unstated"}, []string{"-token-use"}},
 		{"plain http issuer", []string{"-issuer", "http://a.example", "-client-id", "x"}, []string{"-issuer must be an https address"}},
 		{"no issuer", []string{"-issuer", "a.example", "-client-id", "x"}, []string{"-issuer must be an https address"}},
 		{"plain http keys", []string{"-issuer", "https://a.example", "-client-id", "x", "-jwks-url", "http://a.example"}, []string{"JWKSURL"}},
@@ -608,7 +609,7 @@ func TestServiceBadInput(t *testing.T) {
 		{"two people of one ID", []string{"-bootstrap", write(`{"orgs":[{"name":"x","users":[{"id":"u","role":"user"}]},{"name":"y","users":[{"id":"u","role":"user"}]}]}`)}, []string{"users[0].id"}},
 		{"address", []string{"-bootstrap", write(`{"orgs":[{"name":"x","settings":{"apiAllowedIPs":["1.2.3"]}}]}`)}, []string{"apiAllowedIPs"}},
 		{"six keys", []string{"-bootstrap", write(`{"orgs":[{"name":"x","users":[{"id":"u","role":"user","keys":[
-			{"ref":"1","name":"1"},{"ref":"2","name":"2"},{"ref":"3","name":"3"},{"ref":"4","name":"4"},{"ref":"5","name":"5"},{"ref":"6","name":"6"}]}]}]}`)}, []string{"key 6", "5"}},
+			{"ref":"1","name":"1"},{"ref":"2","name":"2"},{"ref":"3","name":"3"},{"ref":"4","name":"4"},{"ref":"5","name":"5"},{"ref":"6","name":"6"}]}]}]}`)}, []string{"orgs[0].users[0].keys", `"u"`, "5"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -622,6 +623,7 @@ func TestServiceBadInput(t *testing.T) {
 			}
 			require.NotContains(t, string(out), "serving")
 			require.NotContains(t, string(out), "secret", "a password")
+			require.NotContains(t, string(out), `{"ref"`, "nothing was made")
 		})
 	}
 }
