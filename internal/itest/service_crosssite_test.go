@@ -99,7 +99,9 @@ func TestServiceCrossSite(t *testing.T) {
 		require.Equal(t, before, state(), origin)
 	}
 
-	// The same from the service's own pages is taken.
+	// The same from the service's own pages is taken. Browsers that do not send
+	// Sec-Fetch-Site say in a form where it is only if the page lets them.
+	require.Equal(t, "same-origin", s.require(200, "GET", "/dev/sign-in", "", nil).header.Get("Referrer-Policy"))
 	home := []string{"Cookie", cookie, "Origin", s.base, "Sec-Fetch-Site", "same-origin"}
 	s.require(200, "PATCH", "/api/v0/corps/acme", "", map[string]any{"apiTokenMaxAge": 7776000}, home...)
 	s.require(200, "PATCH", "/v1/api-keys/"+own, "", map[string]any{"name": "renamed"}, home...)
