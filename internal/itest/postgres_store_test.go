@@ -152,14 +152,15 @@ func TestPostgresFeedOrder(t *testing.T) {
 	_, last, err := f.Changes(t.Context(), -1)
 	require.NoError(t, err)
 
-	// The statements of a write, as the package makes them.
+	// The first writer has its number, and cannot write what it has changed.
 	tx, err := db.BeginTx(t.Context(), nil)
 	require.NoError(t, err)
-	var number int64
-	require.NoError(t, tx.QueryRow("UPDATE keystile_sequence SET last_seq = last_seq + 1 RETURNING last_seq").Scan(&number))
-	require.Equal(t, last+1, number)
-	_, err = tx.Exec("INSERT INTO keystile_changes VALUES ($1, 2, $2, 'acme', 'u1')", number, make([]byte, 32))
+	defer tx.Rollback()
+	_, err = tx.Exec("LOCK TABLE keystile_changes IN SHARE MODE")
 	require.NoError(t, err)
+	first := make(chan error)
+	go func() { first <- f.PutUser(t.Context(), testUser(3)) }()
+	waitsForLock(t, db, "INSERT INTO keystile_changes")
 
 	second := make(chan error)
 	go func() { second <- f.PutUser(t.Context(), testUser(2)) }()
@@ -178,11 +179,12 @@ func TestPostgresFeedOrder(t *testing.T) {
 	require.NoError(t, f.RecordUses(t.Context(), []store.Use{f.use()}))
 
 	require.NoError(t, tx.Commit())
+	require.NoError(t, <-first)
 	require.NoError(t, <-second)
 	changes, at, err = f.Changes(t.Context(), last)
 	require.NoError(t, err)
 	require.Equal(t, last+2, at)
-	require.Equal(t, []string{"u1", "u2"}, []string{changes[0].User, changes[1].User})
+	require.Equal(t, []string{"u3", "u2"}, []string{changes[0].User, changes[1].User})
 }
 
 // waitsForLock waits until a statement that begins so waits for the commit of

@@ -40,6 +40,7 @@ var _ ratelimit.Lender = (*Counter)(nil)
 
 var (
 	errNoClient = errors.New("rediscounter: no client")
+	errRing     = errors.New("rediscounter: a redis.Ring forgets counts when one of its servers fails; use a cluster")
 	errTimeout  = errors.New("rediscounter: Options.Timeout is negative")
 	errNegative = errors.New("rediscounter: Add of a negative number")
 	errSpent    = errors.New("rediscounter: Lend with a spent below 0 or above 2^53")
@@ -47,9 +48,11 @@ var (
 
 // New returns a Counter in the server, or the cluster, of client, which it never
 // closes. Nil opts stand for the defaults. If client is nil or an option has no
-// meaning, every call returns an error.
+// meaning, every call returns an error. So it does with a [redis.Ring], which asks
+// another server for a quota when one fails, so that what was counted would be
+// forgotten without any error.
 //
-// Of the client nothing is expected. [Open] makes one for a single server; for a
+// Of any other client nothing is expected. [Open] makes one for a single server; for a
 // cluster, or with Sentinel, make it with ContextTimeoutEnabled, and on Valkey with
 // maintnotifications.ModeDisabled, which saves an error for each connection.
 func New(client redis.UniversalClient, opts *Options) *Counter {
@@ -64,6 +67,9 @@ func New(client redis.UniversalClient, opts *Options) *Counter {
 		o.Timeout = time.Second
 	}
 	c := &Counter{client: client, err: errNoClient, prefix: o.Prefix, timeout: o.Timeout}
+	if _, ring := client.(*redis.Ring); ring {
+		c.client, c.err = nil, errRing
+	}
 	if o.Timeout < 0 {
 		c.client, c.err = nil, errTimeout
 	}

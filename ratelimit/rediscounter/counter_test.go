@@ -48,6 +48,7 @@ func TestUnusable(t *testing.T) {
 		"nil":              {nil, "rediscounter: no client"},
 		"zero":             {new(rediscounter.Counter), "rediscounter: no client"},
 		"no client":        {rediscounter.New(nil, nil), "rediscounter: no client"},
+		"ring":             {rediscounter.New(redis.NewRing(&redis.RingOptions{}), nil), "rediscounter: a redis.Ring forgets counts"},
 		"negative timeout": {rediscounter.New(client, &rediscounter.Options{Timeout: -1}), "rediscounter: Options.Timeout is negative"},
 	} {
 		t.Run(name, func(t *testing.T) { requireFails(t.Context(), t, test.c, test.want) })

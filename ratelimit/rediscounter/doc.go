@@ -70,13 +70,14 @@
 //	memory is full               of any key, if maxmemory-policy   maxmemory-policy noeviction: who would
 //	                             lets it be evicted                count is refused instead
 //	FLUSHALL, FLUSHDB            all                               rights as above
-//	a redis.Ring loses a server  what that one has counted         a cluster instead
 //
 // Where a limit must hold through all of that, count in postgresstore.
 //
 // # What it does not do
 //
-// It does not close the client, and has no goroutines but that of a call under way.
+// It does not close the client, and has no goroutines but that of a call under way,
+// which ends when the client gives up: a client without a ReadTimeout keeps it for
+// as long as the server hangs.
 // It keeps no keys, settings or use facts: those need a store. It does not tell
 // nodes what has changed: that is for a feed. What go-redis logs about connections
 // goes to standard error unless the host calls redis.SetLogger.
