@@ -348,8 +348,8 @@ func TestStoredLimitIsTooLarge(t *testing.T) {
 	rows, _, err := b.Table(t.Context(), keys.TableQuery{Org: org})
 	require.NoError(t, err)
 	require.Len(t, rows, 1)
-	require.EqualValues(t, int64(math.MaxInt64), rows[0].Key.DailyLimit)
+	require.Equal(t, int64(math.MaxInt64), rows[0].Key.DailyLimit)
 	got, err := b.Update(t.Context(), keys.UpdateParams{Ref: ref(k), Name: new("renamed")})
 	require.NoError(t, err)
-	require.EqualValues(t, int64(math.MaxInt64), got.DailyLimit)
+	require.Equal(t, int64(math.MaxInt64), got.DailyLimit)
 }
