@@ -155,7 +155,7 @@ func TestPostgresFeedOrder(t *testing.T) {
 	// The first writer has its number, and cannot write what it has changed.
 	tx, err := db.BeginTx(t.Context(), nil)
 	require.NoError(t, err)
-	defer tx.Rollback()
+	defer func() { _ = tx.Rollback() }()
 	_, err = tx.Exec("LOCK TABLE keystile_changes IN SHARE MODE")
 	require.NoError(t, err)
 	first := make(chan error)
