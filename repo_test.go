@@ -494,7 +494,7 @@ func TestAllocationTestsAreFound(t *testing.T) {
 
 var (
 	tokenShape = regexp.MustCompile(`csk_live_[0-9a-f]{32}`)
-	unfinished = regexp.MustCompile(`\b(TODO|FIXME|XXX)\b|panic\("(stub|not implemented|unimplemented)`)
+	unfinished = regexp.MustCompile(`\b(T[O]DO|F[I]XME|X[X]X)\b|panic\("(s[t]ub|n[o]t implemented|u[n]implemented)`) // not found in itself
 )
 
 // sampleToken is the one that documentation may show.
@@ -519,7 +519,7 @@ func TestNothingLeftBehind(t *testing.T) {
 				}
 			}
 		}
-		if path.Ext(p) == ".go" && p != "repo_test.go" {
+		if path.Ext(p) == ".go" {
 			if mark := unfinished.Find(text); mark != nil {
 				t.Errorf("%s: unfinished: %s", p, mark)
 			}

@@ -12,60 +12,26 @@ package main
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
-	"errors"
 	"flag"
-	"fmt"
-	"io"
-	"log"
-	"net"
-	"net/http"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/keystile/keystile/examples/internal/demo"
 	"github.com/keystile/keystile/middleware"
-	"github.com/keystile/keystile/policy"
 	"github.com/keystile/keystile/ratelimit"
 	"github.com/keystile/keystile/store"
 	"github.com/keystile/keystile/store/keys"
 	"github.com/keystile/keystile/store/postgresstore"
 )
 
-const (
-	demoOrg   = "demo"
-	demoUser  = "demo-user"
-	demoEmail = "demo@example.com"
-)
+var dsn = flag.String("dsn", "", "PostgreSQL data source `name`; as the environment says (PGHOST, ...) if empty")
 
-func main() {
-	var (
-		addr  = flag.String("addr", "127.0.0.1:8080", "`address` to serve on")
-		dsn   = flag.String("dsn", "", "PostgreSQL data source `name`; as the environment says (PGHOST, ...) if empty")
-		limit = flag.Int64("limit", 250, "requests a day and key; -1: no limit")
-		more  = flag.Bool("new", false, "make another key")
-	)
-	flag.Parse()
-	log.SetFlags(0)
-	if flag.NArg() > 0 {
-		log.Fatalf("postgres takes no arguments, only flags: %q", flag.Arg(0))
-	}
-	if *limit == 0 || *limit < -1 {
-		log.Fatal("-limit must be at least 1, or -1 for no limit")
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Stdout, *addr, *dsn, *limit, *more); err != nil {
-		log.Fatal("postgres: ", err)
-	}
-}
+func main() { demo.Main("postgres", run) }
 
 // run serves until ctx ends.
-func run(ctx context.Context, out io.Writer, addr, dsn string, limit int64, more bool) error {
-	db, err := sql.Open("pgx", dsn)
+func run(ctx context.Context, example *demo.Example) error {
+	db, err := sql.Open("pgx", *dsn)
 	if err != nil {
 		return err
 	}
@@ -87,36 +53,12 @@ func run(ctx context.Context, out io.Writer, addr, dsn string, limit int64, more
 	defer mgr.Close()
 	// The store counts too, so that the counts outlive the process and are exact
 	// for all processes on the database.
-	limiter := ratelimit.NewDaily(s, &ratelimit.DailyOptions{Limit: limit})
+	limiter := ratelimit.NewDaily(s, &ratelimit.DailyOptions{Limit: example.Limit})
 	guard, err := middleware.New(mgr.Verifier(), &middleware.Options{Limiter: limiter, Uses: s})
 	if err != nil {
 		return err
 	}
-
-	mux := http.NewServeMux()
-	mux.Handle("/v1/ping", guard.Wrap(http.HandlerFunc(ping)))
-	// Authenticate spends nothing: the usage can be read at the limit, too.
-	mux.Handle("GET /v1/usage", guard.Authenticate(usage(limiter)))
-
-	listener, err := net.Listen("tcp", addr)
-	if err != nil {
-		return err
-	}
-	if err := demo(ctx, out, mgr, more, "http://"+listener.Addr().String()); err != nil {
-		return errors.Join(err, listener.Close())
-	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
-	select {
-	case err := <-served:
-		return err
-	case <-ctx.Done():
-	}
-	fmt.Fprintln(out, "stopping")
-	ending, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	return errors.Join(server.Shutdown(ending), guard.Close(ending))
+	return example.Serve(ctx, mgr, guard)
 }
 
 // migrate makes the tables, and gives up on a database that does not answer.
@@ -124,62 +66,4 @@ func migrate(ctx context.Context, s *postgresstore.Store) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	return s.Migrate(ctx)
-}
-
-func ping(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, _ = io.WriteString(w, "pong from the protected handler")
-}
-
-// usage answers how much of its quota the calling key has used today.
-func usage(limiter ratelimit.Limiter) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p, ok := middleware.PrincipalFrom(r.Context())
-		if !ok || p.Credential != policy.APIKey {
-			http.Error(w, "only API keys are counted", http.StatusForbidden)
-			return
-		}
-		q, err := limiter.Peek(r.Context(), p.Quota, p.DailyLimit)
-		if err != nil {
-			http.Error(w, "the counter gives no answer", http.StatusServiceUnavailable)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json; charset=utf-8")
-		_ = json.NewEncoder(w).Encode(map[string]any{"success": true, "data": map[string]any{
-			"used": q.Used, "limit": q.Limit, "periodStart": q.Start.UTC(), "resetAt": q.Reset.UTC(),
-		}})
-	})
-}
-
-// demo makes the demo user and a key, if there is none or more is set, and
-// prints how to use it.
-func demo(ctx context.Context, out io.Writer, mgr *keys.Manager, more bool, base string) error {
-	if err := mgr.PutUser(ctx, &store.User{Org: demoOrg, ID: demoUser, Email: demoEmail, Tier: "Pro"}); err != nil {
-		return err
-	}
-	existing, err := mgr.List(ctx, store.Query{Org: demoOrg, User: demoUser})
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "keystile on %s\n\n", base)
-	secret := "YOUR_TOKEN"
-	if len(existing) == 0 || more {
-		t, _, err := mgr.Create(ctx, keys.CreateParams{Org: demoOrg, User: demoUser, Name: "postgres"})
-		if err != nil {
-			return err
-		}
-		secret = t.Reveal()
-		fmt.Fprintf(out, "Your token, shown only now:\n\n  %s\n\n", secret)
-	} else {
-		fmt.Fprintln(out, "There are keys already (a token is shown once; -new makes another key):")
-		fmt.Fprintln(out)
-		for _, k := range existing {
-			fmt.Fprintf(out, "  %s…  %s\n", k.ID, k.Name)
-		}
-		fmt.Fprintln(out)
-	}
-	fmt.Fprintf(out, "Try it:\n\n")
-	fmt.Fprintf(out, "  curl -i -H 'Authorization: Bearer %s' %s/v1/ping\n", secret, base)
-	fmt.Fprintf(out, "  curl -i -H 'x-api-user: %s' -H 'x-api-token: %s' %s/v1/usage\n\n", demoEmail, secret, base)
-	return nil
 }
