@@ -746,6 +746,28 @@ func TestLeasedSlowLender(t *testing.T) {
 	}
 }
 
+// The timeout holds as well for who waits for a loan and has to be counted in the
+// lender in the end, because the node is closed meanwhile.
+func TestLeasedSlowLenderBesideClose(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		leased, line := newLeased(t, ratelimit.NewMemory(), nil)
+		addOK(t, leased, "k", 250)
+		line.latency.Store(int64(1500 * time.Millisecond))
+		ended := make(chan error)
+		go func() {
+			time.Sleep(time.Millisecond)
+			ended <- leased.Close(context.Background())
+		}()
+		began := time.Now()
+		_, ok, err := leased.Add(context.Background(), "k", midnight, 1, 250)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.False(t, ok)
+		require.Equal(t, 2*time.Second, time.Since(began))
+		require.NoError(t, <-ended)
+	})
+}
+
 // A node that has spent its last unit while it was told that it holds as many as it
 // may asks again at once, since there are more.
 func TestLeasedSpendsTheLastWhileItBorrows(t *testing.T) {

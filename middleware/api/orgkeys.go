@@ -59,24 +59,31 @@ func listOrgKeys(c *call) (*answer, error) {
 	if q.Revoked, err = readRevoked(c.params); err != nil {
 		return nil, err
 	}
-	if q.Limit, err = readNumber(c.params, "limit", maxPage); err != nil {
-		return nil, err
-	}
-	if q.After, err = readKeyCursor(c.params); err != nil {
-		return nil, err
-	}
-	rows, next, err := c.mgr.Table(c.r.Context(), q)
+	rows, next, err := c.table(q)
 	if err != nil {
 		return nil, err
 	}
 	page := struct {
 		Keys       []orgKeyView `json:"keys"`
 		NextCursor *string      `json:"nextCursor"`
-	}{[]orgKeyView{}, keyCursor(next)}
+	}{[]orgKeyView{}, next}
 	for _, r := range rows {
 		page.Keys = append(page.Keys, viewRow(r))
 	}
 	return ok(page)
+}
+
+// table returns the page of q that the parameters limit and cursor ask for, and the
+// cursor of the next, nil if there is none.
+func (c *call) table(q keys.TableQuery) (rows []keys.Row, next *string, err error) {
+	if q.Limit, err = readNumber(c.params, "limit", maxPage); err != nil {
+		return nil, nil, err
+	}
+	if q.After, err = readKeyCursor(c.params); err != nil {
+		return nil, nil, err
+	}
+	rows, after, err := c.mgr.Table(c.r.Context(), q)
+	return rows, keyCursor(after), err
 }
 
 // readState reads the parameter status; none is every one.

@@ -137,22 +137,14 @@ func readExpiresAt(to **time.Time) reader {
 // listKeys serves GET /v1/api-keys: the caller's own keys (S51, S58), also of a
 // user without permission (D35).
 func listKeys(c *call) (*answer, error) {
-	q := keys.TableQuery{Org: c.user.Org, User: c.user.ID}
-	var err error
-	if q.Limit, err = readNumber(c.params, "limit", maxPage); err != nil {
-		return nil, err
-	}
-	if q.After, err = readKeyCursor(c.params); err != nil {
-		return nil, err
-	}
-	rows, next, err := c.mgr.Table(c.r.Context(), q)
+	rows, next, err := c.table(keys.TableQuery{Org: c.user.Org, User: c.user.ID})
 	if err != nil {
 		return nil, err
 	}
 	page := struct {
 		Keys       []keyView `json:"keys"`
 		NextCursor *string   `json:"nextCursor"`
-	}{[]keyView{}, keyCursor(next)}
+	}{[]keyView{}, next}
 	for _, r := range rows {
 		page.Keys = append(page.Keys, viewKey(r.Key, r.Status, r.Uses.LastUsed))
 	}
