@@ -87,7 +87,8 @@ var (
 
 // Authenticate implements Authenticator.
 func (a *apiKeys) Authenticate(r *http.Request) (*policy.Principal, error) {
-	c := readCredentials(r.Header)
+	var c credentials
+	c.read(r.Header)
 	if c.presented == presentedMultiple {
 		return nil, errMultiple
 	}

@@ -288,12 +288,21 @@ func BenchmarkRefuseMalformed(b *testing.B) {
 	benchHandlers(b, h, g.Wrap(nothing), bearer(tokens[500]), bearer("csk_live_0000000000000000000000000000000G"))
 }
 
-// BenchmarkRefuseOverQuota compares a 429 with the floor of a decision.
+// BenchmarkRefuseOverQuota compares a 429 of a key that has spent its day with
+// the floor of a decision.
 func BenchmarkRefuseOverQuota(b *testing.B) {
-	g, tokens := benchGuard(b, 1000, &middleware.Options{Limiter: refusing{}})
+	counter := ratelimit.NewMemory()
+	g, tokens := benchGuard(b, 1000, &middleware.Options{Limiter: ratelimit.NewDaily(counter, nil)})
+	r := bearer(tokens[500])
+	p, quota, err := g.Admit(r)
+	require.NoError(b, err)
+	_, ok, err := counter.Add(b.Context(), p.Quota, quota.Reset, quota.Remaining, quota.Limit)
+	require.True(b, ok && err == nil)
+	_, _, err = g.Admit(r)
+	require.ErrorContains(b, err, string(policy.DailyLimit))
 	f := newFloor(b, tokens)
 	h := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { f.decide(r) })
-	benchHandlers(b, h, g.Wrap(nothing), bearer(tokens[500]), bearer(tokens[500]))
+	benchHandlers(b, h, g.Wrap(nothing), bearer(tokens[500]), r)
 }
 
 // BenchmarkUses is Wrap with the facts about use taken (S77).
@@ -301,20 +310,6 @@ func BenchmarkUses(b *testing.B) {
 	g, tokens := benchGuard(b, 1000, &middleware.Options{OmitRateLimitFields: true, Uses: memstore.New()})
 	defer func() { require.NoError(b, g.Close(context.Background())) }()
 	benchHandlers(b, newFloor(b, tokens).wrap(nothing), g.Wrap(nothing), bearer(tokens[500]), bearer(tokens[500]))
-}
-
-// refusing is a Limiter at its limit.
-type refusing struct{}
-
-func (refusing) Take(context.Context, string, int64) (ratelimit.Result, error) {
-	now := time.Now()
-	return ratelimit.Result{
-		Name: "daily", Window: 24 * time.Hour, Limit: 250, Used: 250, Reset: now.Add(time.Hour), RetryAfter: time.Hour,
-	}, nil
-}
-
-func (l refusing) Peek(ctx context.Context, key string, limit int64) (ratelimit.Result, error) {
-	return l.Take(ctx, key, limit)
 }
 
 func benchHandlers(b *testing.B, floor, guarded http.Handler, fr, gr *http.Request) {

@@ -1,6 +1,7 @@
 package middleware
 
 import (
+	"encoding/binary"
 	"net"
 	"net/http"
 	"net/netip"
@@ -155,7 +156,7 @@ func remoteAddr(r *http.Request) netip.Addr {
 // half of the time that the general way takes. That decides about everything that
 // is refused here, so that nothing is to be understood in two ways.
 func parseIPv4Port(s string) (a netip.Addr, ok bool) {
-	var b [4]byte
+	var addr uint32
 	octet, begin, n := 0, 0, 0 // the octet that is read, where it began, and its number
 	for i := range len(s) {
 		c := s[i]
@@ -167,8 +168,10 @@ func parseIPv4Port(s string) (a netip.Addr, ok bool) {
 		if digits < 1 || digits > 3 || octet > 255 || digits > 1 && s[begin] == '0' {
 			return a, false
 		}
-		b[n] = byte(octet)
-		if n == len(b)-1 {
+		addr = addr<<8 | uint32(octet)
+		if n == 3 {
+			var b [4]byte
+			binary.BigEndian.PutUint32(b[:], addr) // bytes put one by one are slow to read back as one word
 			return netip.AddrFrom4(b), c == ':' && isPort(s[i+1:])
 		}
 		if c != '.' {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/keystile/keystile/middleware"
 	"github.com/keystile/keystile/policy"
+	"github.com/keystile/keystile/ratelimit"
 	"github.com/keystile/keystile/store"
 	"github.com/keystile/keystile/store/keys"
 	"github.com/keystile/keystile/store/memstore"
@@ -192,4 +193,18 @@ func requireRefusal(tb testing.TB, w *httptest.ResponseRecorder, status int, rea
 	retries := status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable
 	require.Equal(tb, retries, w.Header().Get("Retry-After") != "")
 	require.Equal(tb, status == http.StatusTooManyRequests, w.Header().Get("RateLimit") != "")
+}
+
+// refusing is a Limiter at its limit.
+type refusing struct{}
+
+func (refusing) Take(context.Context, string, int64) (ratelimit.Result, error) {
+	now := time.Now()
+	return ratelimit.Result{
+		Name: "daily", Window: 24 * time.Hour, Limit: 250, Used: 250, Reset: now.Add(time.Hour), RetryAfter: time.Hour,
+	}, nil
+}
+
+func (l refusing) Peek(ctx context.Context, key string, limit int64) (ratelimit.Result, error) {
+	return l.Take(ctx, key, limit)
 }

@@ -1,7 +1,6 @@
 package middleware
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -171,7 +170,7 @@ func (g *Guard) Admit(r *http.Request) (*policy.Principal, ratelimit.Result, err
 // fields beyond those that every refusal has, such as Allow or Retry-After, are
 // the handler's to set before. Refuse observes nothing.
 func (g *Guard) Refuse(w http.ResponseWriter, r *http.Request, f *Refusal) {
-	if f.body == nil {
+	if f.answer == nil {
 		g.complete(w.Header(), f)
 	}
 	if g == nil || g.core == nil || g.core.opts.Refuse == nil {
@@ -273,8 +272,16 @@ func (c *core) setHeader(h http.Header, d *decision, private, fields bool) {
 	}
 }
 
-// settle notes and observes an admitted request, once in its family.
+// settle notes and observes an admitted request, if that is asked for. It is
+// inlined.
 func (g *Guard) settle(r *http.Request, d *decision) {
+	if c := g.core; c.uses != nil || c.opts.Observe != nil {
+		g.settleOnce(r, d)
+	}
+}
+
+// settleOnce does so once in the family of g.
+func (g *Guard) settleOnce(r *http.Request, d *decision) {
 	if d.outer == nil || d.outer.root().unsettled.CompareAndSwap(true, false) {
 		g.core.settle(r, d)
 	}
@@ -358,7 +365,8 @@ func (g *Guard) judge(r *http.Request, d *decision) *Refusal {
 
 // authenticate finds the caller of r and the settings of its organization.
 func (c *core) authenticate(r *http.Request, d *decision) *Refusal {
-	creds := readCredentials(r.Header)
+	var creds credentials
+	creds.read(r.Header)
 	if creds.presented == presentedMultiple {
 		return c.refusals.of(policy.MultipleCredentials)
 	}
@@ -438,7 +446,10 @@ func (g *Guard) spend(r *http.Request, d *decision) *Refusal {
 			return nil
 		}
 	}
-	quota := cmp.Or(d.principal.Quota, d.principal.KeyID)
+	quota := d.principal.Quota
+	if quota == "" {
+		quota = d.principal.KeyID
+	}
 	if quota == "" { // of an Authenticator of the host
 		d.err = errors.New("middleware: Principal of an API key without Quota and KeyID")
 		return c.refusals.failed(d.err)

@@ -34,10 +34,15 @@ type Refusal struct {
 	// body, so only Refusals of handlers have them.
 	Fields []FieldProblem
 
-	header []headerField // all that the answer needs beside the body
-	limits []string      // of a limiter's refusal: RateLimit-Policy, RateLimit and Retry-After
-	body   []byte        // as JSON (D1), if it was made before: of a Guard's own
+	answer *answer    // of a Guard's own; nil: of a handler's
+	limits *[3]string // of a limiter's refusal: RateLimit-Policy, RateLimit and Retry-After
 	cause  error
+}
+
+// An answer is what is the same in all refusals of one reason.
+type answer struct {
+	header []headerField // but for those that every refusal has
+	body   []byte        // as JSON (D1)
 }
 
 // A FieldProblem is one thing that is wrong with a request.
@@ -78,11 +83,12 @@ func (f *Refusal) writeHeader(h http.Header) {
 		delete(h, headerRateLimitPolicy) // of a Guard around the one that refuses (D4)
 		delete(h, headerRateLimit)
 	}
-	for _, field := range f.header {
-		h[field.name] = field.values
-	}
 	if v := f.limits; v != nil {
 		h[headerRateLimitPolicy], h[headerRateLimit], h[headerRetryAfter] = v[0:1:1], v[1:2:2], v[2:3:3]
+	} else if f.answer != nil {
+		for _, field := range f.answer.header {
+			h[field.name] = field.values
+		}
 	}
 }
 
@@ -94,8 +100,10 @@ func (f *Refusal) writeBody(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(f.problem()) // the client is gone: nothing is left to do
 		return
 	}
-	body := f.body
-	if body == nil {
+	var body []byte
+	if f.answer != nil {
+		body = f.answer.body
+	} else {
 		body = f.json()
 	}
 	h["Content-Type"] = valueJSON
@@ -181,7 +189,7 @@ func (f *Refusal) problem() []byte {
 // newRefusal makes the refusal of a reason. Its status and code follow from the
 // reason; one that a host's own policy brought answers 403.
 func newRefusal(reason policy.Reason, realm string) *Refusal {
-	f := &Refusal{Reason: reason}
+	f := &Refusal{Reason: reason, answer: new(answer)}
 	switch reason {
 	case policy.NoCredentials:
 		f.Status, f.Message = http.StatusUnauthorized, "This request needs an API key or another credential."
@@ -217,17 +225,17 @@ func newRefusal(reason policy.Reason, realm string) *Refusal {
 		f.Code = "InvalidRequest"
 	case http.StatusUnauthorized:
 		f.Code = "Unauthorized"
-		f.header = append(f.header, headerField{"Www-Authenticate", []string{challenge(realm, reason)}})
+		f.answer.header = []headerField{{"Www-Authenticate", []string{challenge(realm, reason)}}}
 	case http.StatusForbidden:
 		f.Code = "Forbidden"
 	case http.StatusTooManyRequests:
 		f.Code = "RateLimitExceeded"
-		f.header = append(f.header, headerField{headerRetryAfter, []string{"1"}}) // of a policy; a limiter knows better
+		f.answer.header = []headerField{{headerRetryAfter, []string{"1"}}} // of a policy; a limiter knows better
 	case http.StatusServiceUnavailable:
 		f.Code = "Unavailable"
-		f.header = append(f.header, headerField{headerRetryAfter, []string{"1"}})
+		f.answer.header = []headerField{{headerRetryAfter, []string{"1"}}}
 	}
-	f.body = f.json()
+	f.answer.body = f.json()
 	return f
 }
 
@@ -242,28 +250,29 @@ func challenge(realm string, reason policy.Reason) string {
 }
 
 // refusals are the refusals of a Guard that need nothing of the request, made
-// once.
+// once: those that come in masses first, because they are searched one by one.
 type refusals struct {
-	realm    string
-	byReason map[policy.Reason]*Refusal
+	realm string
+	made  []*Refusal
 }
 
 func newRefusals(realm string) refusals {
-	rs := refusals{realm, make(map[policy.Reason]*Refusal)}
+	rs := refusals{realm: realm}
 	for _, reason := range []policy.Reason{
-		policy.NoCredentials, policy.InvalidToken, policy.Expired, policy.MultipleCredentials,
-		policy.UserNotPermitted, policy.KeyDisabled, policy.AddressNotAllowed, policy.InsufficientScope,
-		policy.WrongCredentialKind, policy.TierNotAllowed, policy.DailyLimit, policy.BurstLimit,
-		policy.StoreUnavailable,
+		policy.InvalidToken, policy.DailyLimit, policy.BurstLimit, policy.NoCredentials, policy.AddressNotAllowed,
+		policy.Expired, policy.StoreUnavailable, policy.KeyDisabled, policy.UserNotPermitted,
+		policy.InsufficientScope, policy.WrongCredentialKind, policy.TierNotAllowed, policy.MultipleCredentials,
 	} {
-		rs.byReason[reason] = newRefusal(reason, realm)
+		rs.made = append(rs.made, newRefusal(reason, realm))
 	}
 	return rs
 }
 
 func (rs *refusals) of(reason policy.Reason) *Refusal {
-	if f, ok := rs.byReason[reason]; ok {
-		return f
+	for _, f := range rs.made {
+		if f.Reason == reason {
+			return f
+		}
 	}
 	return newRefusal(reason, rs.realm)
 }
@@ -289,9 +298,9 @@ func (rs *refusals) overQuota(result *ratelimit.Result, policyField string) *Ref
 	text := string(strconv.AppendInt(field, seconds, 10))
 	q := &struct {
 		Refusal
-		limits [3]string
+		fields [3]string
 	}{*rs.of(reason), [3]string{policyField, text[:split], text[split:]}}
-	q.Quota, q.header, q.Refusal.limits = *result, nil, q.limits[:]
+	q.Quota, q.limits = *result, &q.fields
 	return &q.Refusal
 }
 

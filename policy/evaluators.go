@@ -38,7 +38,7 @@ func (defaults) Evaluate(r Request) Decision {
 	case s == nil, s.RestrictUsers && !p.Permitted:
 		return refuse(UserNotPermitted)
 	}
-	if end := p.ExpiresAt(s); !end.IsZero() && expired(end, r.Time) {
+	if p.expired(s, r.Time) {
 		return refuse(Expired)
 	}
 	if s.AllowedIPs.Restricts() && !s.AllowedIPs.Contains(r.Addr) {
@@ -96,16 +96,32 @@ func expiry(r Request) Decision {
 	if r.Principal.Credential == APIKey && r.Settings == nil {
 		return refuse(Expired)
 	}
-	end := r.Principal.ExpiresAt(r.Settings)
-	if !end.IsZero() && expired(end, r.Time) {
+	if r.Principal.expired(r.Settings, r.Time) {
 		return refuse(Expired)
 	}
 	return allowed
 }
 
-// expired reports whether at now, or at an unknown time, the end is reached.
-func expired(end, now time.Time) bool {
-	return !now.Before(end) || !now.After(time.Time{})
+// expired reports whether at now, or at an unknown time, the end of p is reached.
+func (p *Principal) expired(s *Settings, now time.Time) bool {
+	ends := !p.NotAfter.IsZero()
+	if ends && !now.Before(p.NotAfter) {
+		return true
+	}
+	if p.Credential == APIKey && s != nil && s.MaxAge != 0 {
+		ends = true
+		if s.MaxAge < 0 || p.IssuedAt.IsZero() || !now.Before(p.IssuedAt.Add(s.MaxAge)) {
+			return true
+		}
+	}
+	return ends && noInstant(now)
+}
+
+// noInstant reports whether t is the zero Time or before it. It is small enough to
+// be inlined, which Time.Before is not.
+func noInstant(t time.Time) bool {
+	const year1 = -62135596800 // the zero Time's Unix
+	return t.Unix()-year1 < 0 || t.IsZero()
 }
 
 // ExpiresAt returns the instant from which p is refused by [Expiry] under s: the
@@ -127,7 +143,7 @@ func (p *Principal) ExpiresAt(s *Settings) time.Time {
 	if !p.NotAfter.IsZero() && p.NotAfter.Before(end) {
 		return p.NotAfter
 	}
-	if end.Before(longAgo) { // not the zero Time, which would be never
+	if noInstant(end) { // not the zero Time, which would be never
 		return longAgo
 	}
 	return end

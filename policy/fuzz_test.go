@@ -1,10 +1,12 @@
 package policy_test
 
 import (
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keystile/keystile/policy"
 	"github.com/stretchr/testify/require"
@@ -104,4 +106,39 @@ func ends(tb testing.TB, line string) (first, last netip.Addr) {
 	}
 	a := netip.MustParseAddr(entry)
 	return a, a
+}
+
+// FuzzExpiry: a credential is refused exactly from the instant on that ExpiresAt
+// gives, and always where the time is unknown and there is such an instant (D22,
+// D23).
+func FuzzExpiry(f *testing.F) {
+	const year1 = -62135596800 // the zero Time
+	instants := []int64{0, 1, year1 - 1, year1, year1 + 1, math.MinInt64, math.MaxInt64, math.MaxInt64 + year1, 1_800_000_000}
+	for _, issued := range instants {
+		for _, notAfter := range instants {
+			for _, now := range instants {
+				for _, maxAge := range []int64{0, 1, -1, int64(policy.MaxAgeLimit), math.MinInt64, math.MaxInt64} {
+					f.Add(issued, int64(5), notAfter, int64(0), now, int64(5), maxAge, uint8(policy.APIKey))
+				}
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, issued, issuedNano, notAfter, notAfterNano, now, nowNano, maxAge int64, kind uint8) {
+		p := &policy.Principal{
+			Credential: policy.Credential(kind),
+			IssuedAt:   time.Unix(issued, issuedNano%1e9),
+			NotAfter:   time.Unix(notAfter, notAfterNano%1e9),
+		}
+		s := &policy.Settings{MaxAge: time.Duration(maxAge)}
+		at := time.Unix(now, nowNano%1e9)
+		end, zero := p.ExpiresAt(s), time.Time{}
+		want := !end.IsZero() && (!at.Before(end) || !at.After(zero))
+
+		got := policy.Expiry().Evaluate(policy.Request{Principal: p, Settings: s, Time: at})
+		if p.Credential < policy.APIKey || p.Credential > policy.Session {
+			require.Equal(t, policy.NoCredentials, got.Reason)
+			return
+		}
+		require.Equal(t, want, got.Reason == policy.Expired, "issued %v, not after %v, at most %v old, at %v", p.IssuedAt, p.NotAfter, s.MaxAge, at)
+	})
 }

@@ -86,20 +86,26 @@ func NewDaily(c Counter, opts *DailyOptions) *Daily {
 // Limit is the key's own limit, 0 for the default. An error of the Counter is
 // returned wrapped; whether the unit was spent is unknown then.
 func (d *Daily) Take(ctx context.Context, key string, limit int64) (Result, error) {
-	return d.at(ctx, key, limit, time.Now(), 1)
+	var r Result
+	err := d.at(ctx, key, limit, time.Now(), 1, &r)
+	return r, err
 }
 
 // TakeAt is Take at the given time, for callers that have read their clock
 // already: a request is judged by one time, not by several. A Daily that was
 // given a clock of its own goes by that.
 func (d *Daily) TakeAt(ctx context.Context, key string, limit int64, now time.Time) (Result, error) {
-	return d.at(ctx, key, limit, now, 1)
+	var r Result
+	err := d.at(ctx, key, limit, now, 1, &r)
+	return r, err
 }
 
 // Peek tells how key stands today and spends nothing, at the limit too (D5). Its
 // Result is OK if a Take would be admitted.
 func (d *Daily) Peek(ctx context.Context, key string, limit int64) (Result, error) {
-	return d.at(ctx, key, limit, time.Now(), 0)
+	var r Result
+	err := d.at(ctx, key, limit, time.Now(), 0, &r)
+	return r, err
 }
 
 // unusable returns why d, which has no counter, cannot decide. We fail closed
@@ -113,12 +119,12 @@ func (d *Daily) unusable() error {
 }
 
 // at spends n units of key, 1 or 0, on the day of now, or of d's own clock. It
-// sets the Result field by field and in place: that is a large struct, and
-// copying it would cost more than counting. For the same reason its callers are
-// small enough to be inlined.
-func (d *Daily) at(ctx context.Context, key string, limit int64, now time.Time, n int64) (r Result, err error) {
+// sets the fields of r, which is zero, in place: that is a large struct, and copying
+// it would cost more than counting. For the same reason its callers are small enough
+// to be inlined.
+func (d *Daily) at(ctx context.Context, key string, limit int64, now time.Time, n int64, r *Result) error {
 	if d == nil || d.counter == nil {
-		return r, d.unusable()
+		return d.unusable()
 	}
 	if limit == 0 {
 		limit = d.limit
@@ -128,7 +134,7 @@ func (d *Daily) at(ctx context.Context, key string, limit int64, now time.Time, 
 	case limit == Unlimited:
 		most = math.MaxInt64
 	case limit < Unlimited:
-		return r, errLimit
+		return errLimit
 	}
 	if d.now != nil {
 		now = d.now()
@@ -136,7 +142,7 @@ func (d *Daily) at(ctx context.Context, key string, limit int64, now time.Time, 
 	today := d.day(now)
 	used, ok, err := d.counter.Add(ctx, key, today.end, n, most)
 	if err != nil {
-		return r, fmt.Errorf("ratelimit: daily: %w", err)
+		return fmt.Errorf("ratelimit: daily: %w", err)
 	}
 	r.OK = ok
 	r.Name = "daily"
@@ -154,7 +160,7 @@ func (d *Daily) at(ctx context.Context, key string, limit int64, now time.Time, 
 	if limit == Unlimited {
 		r.Remaining = Unlimited
 	}
-	return r, nil
+	return nil
 }
 
 // day returns the day of now.
@@ -169,21 +175,26 @@ func (d *Daily) day(now time.Time) *day {
 
 // A day is a calendar day as instants in UTC: what is counted over and what
 // names it in the Counter. It includes start and excludes end.
-type day struct{ start, end time.Time }
+type day struct {
+	start, end  time.Time
+	first, past int64 // the same in seconds: days begin at whole ones
+}
 
 func (d *day) contains(t time.Time) bool {
-	return !t.Before(d.start) && t.Before(d.end)
+	sec := t.Unix()
+	return d.first <= sec && sec < d.past
 }
 
 // dayOf returns the day that contains t in loc. Its bounds are instants of the
 // wall clock: a monotonic reading of t has no part in it.
 func dayOf(t time.Time, loc *time.Location) *day {
 	year, month, date := t.In(loc).Date()
-	d := &day{midnight(year, month, date, loc), midnight(year, month, date+1, loc)}
+	d := &day{start: midnight(year, month, date, loc), end: midnight(year, month, date+1, loc)}
 	for !t.Before(d.end) { // the clock was set back across a midnight before t
 		date++
 		d.start, d.end = d.end, midnight(year, month, date+1, loc)
 	}
+	d.first, d.past = d.start.Unix(), d.end.Unix()
 	return d
 }
 

@@ -71,19 +71,22 @@ func newHMAC(pepper []byte) hasher {
 	}}}
 }
 
-// sum returns the digest of s, which has at most maxToken bytes. Making an HMAC
+// sum sets d to the digest of s, which has at most maxToken bytes. Making an HMAC
 // state hashes the pepper twice, which is half of the work: so states are kept,
-// and reset between uses.
-func (h hasher) sum(s string) Digest {
+// and reset between uses. A digest goes to its place and is not returned from call
+// to call, which took longer than finding its key.
+func (h hasher) sum(s string, d *Digest) {
 	if h.macs == nil {
 		var in [maxToken]byte
-		return sha256.Sum256(in[:copy(in[:], s)])
+		plain := sha256.New()
+		plain.Write(in[:copy(in[:], s)])
+		plain.Sum(d[:0])
+		return
 	}
 	m := h.macs.Get().(*mac)
 	m.hash.Reset()
 	m.hash.Write(m.in[:copy(m.in[:], s)])
 	m.hash.Sum(m.out[:0])
-	d := m.out
+	*d = m.out
 	h.macs.Put(m)
-	return d
 }

@@ -206,15 +206,22 @@ func (f *Format) Claims(s string) bool { return strings.HasPrefix(s, f.prefix())
 // malformed is refused before any hashing (D41), with an error that wraps
 // [ErrMalformed]. If f is not valid, the error is that of [Format.Validate] and
 // does not: the service cannot answer then, and that is not the caller's fault.
-func (f *Format) Digest(s string) (Digest, error) {
+func (f *Format) Digest(s string) (d Digest, err error) {
+	err = f.digest(s, &d)
+	return d, err
+}
+
+// digest is Digest, which is no more than this call so that it is inlined.
+func (f *Format) digest(s string, d *Digest) error {
 	f, err := f.ready()
 	if err != nil {
-		return Digest{}, err
+		return err
 	}
 	if err := check(s, f.prefix()); err != nil {
-		return Digest{}, err
+		return err
 	}
-	return f.hashers[0].sum(s), nil
+	f.hashers[0].sum(s, d)
+	return nil
 }
 
 // EarlierDigests yields the digests of s under the earlier peppers, in their
@@ -233,7 +240,9 @@ func (f *Format) yieldEarlier(s string, yield func(Digest) bool) {
 		return
 	}
 	for _, h := range f.hashers[1:] {
-		if !yield(h.sum(s)) {
+		var d Digest
+		h.sum(s, &d)
+		if !yield(d) {
 			return
 		}
 	}
