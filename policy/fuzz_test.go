@@ -112,33 +112,52 @@ func ends(tb testing.TB, line string) (first, last netip.Addr) {
 // gives, and always where the time is unknown and there is such an instant (D22,
 // D23).
 func FuzzExpiry(f *testing.F) {
-	const year1 = -62135596800 // the zero Time
-	instants := []int64{0, 1, year1 - 1, year1, year1 + 1, math.MinInt64, math.MaxInt64, math.MaxInt64 + year1, 1_800_000_000}
-	for _, issued := range instants {
-		for _, notAfter := range instants {
-			for _, now := range instants {
-				for _, maxAge := range []int64{0, 1, -1, int64(policy.MaxAgeLimit), math.MinInt64, math.MaxInt64} {
-					f.Add(issued, int64(5), notAfter, int64(0), now, int64(5), maxAge, uint8(policy.APIKey))
+	for _, now := range edgeInstants {
+		f.Add(int64(0), int64(5), edgeInstants[0], int64(0), now, int64(5), int64(policy.MaxAgeLimit), uint8(policy.APIKey))
+	}
+	f.Fuzz(func(t *testing.T, issued, issuedNano, notAfter, notAfterNano, now, nowNano, maxAge int64, kind uint8) {
+		requireExpiry(t, &policy.Principal{
+			Credential: policy.Credential(kind),
+			IssuedAt:   time.Unix(issued, issuedNano%1e9),
+			NotAfter:   time.Unix(notAfter, notAfterNano%1e9),
+		}, &policy.Settings{MaxAge: time.Duration(maxAge)}, time.Unix(now, nowNano%1e9))
+	})
+}
+
+// edgeInstants are Unix times about which arithmetic may go wrong: among them the
+// zero Time, and the first and the last that a Time holds.
+var edgeInstants = []int64{
+	year1, year1 - 1, year1 + 1, 0, 1_800_000_000, math.MinInt64, math.MaxInt64, math.MaxInt64 + year1,
+}
+
+const year1 = -62135596800 // the zero Time
+
+// TestExpiryAtEdges is FuzzExpiry with all combinations of those (F69, D22).
+func TestExpiryAtEdges(t *testing.T) {
+	t.Parallel()
+	ages := []time.Duration{0, 1, -1, policy.MaxAgeLimit, math.MinInt64, math.MaxInt64}
+	for _, issued := range edgeInstants {
+		for _, notAfter := range edgeInstants {
+			p := &policy.Principal{Credential: policy.APIKey, IssuedAt: time.Unix(issued, 5), NotAfter: time.Unix(notAfter, 0)}
+			for _, now := range edgeInstants {
+				for _, maxAge := range ages {
+					requireExpiry(t, p, &policy.Settings{MaxAge: maxAge}, time.Unix(now, 5))
+					requireExpiry(t, p, &policy.Settings{MaxAge: maxAge}, time.Unix(now, 0))
 				}
 			}
 		}
 	}
-	f.Fuzz(func(t *testing.T, issued, issuedNano, notAfter, notAfterNano, now, nowNano, maxAge int64, kind uint8) {
-		p := &policy.Principal{
-			Credential: policy.Credential(kind),
-			IssuedAt:   time.Unix(issued, issuedNano%1e9),
-			NotAfter:   time.Unix(notAfter, notAfterNano%1e9),
-		}
-		s := &policy.Settings{MaxAge: time.Duration(maxAge)}
-		at := time.Unix(now, nowNano%1e9)
-		end, zero := p.ExpiresAt(s), time.Time{}
-		want := !end.IsZero() && (!at.Before(end) || !at.After(zero))
+}
 
-		got := policy.Expiry().Evaluate(policy.Request{Principal: p, Settings: s, Time: at})
-		if p.Credential < policy.APIKey || p.Credential > policy.Session {
-			require.Equal(t, policy.NoCredentials, got.Reason)
-			return
-		}
-		require.Equal(t, want, got.Reason == policy.Expired, "issued %v, not after %v, at most %v old, at %v", p.IssuedAt, p.NotAfter, s.MaxAge, at)
-	})
+// requireExpiry requires that Expiry decides by what ExpiresAt gives.
+func requireExpiry(t *testing.T, p *policy.Principal, s *policy.Settings, now time.Time) {
+	t.Helper()
+	got := policy.Expiry().Evaluate(policy.Request{Principal: p, Settings: s, Time: now})
+	if p.Credential < policy.APIKey || p.Credential > policy.Session {
+		require.Equal(t, policy.NoCredentials, got.Reason)
+		return
+	}
+	end := p.ExpiresAt(s)
+	want := !end.IsZero() && (!now.Before(end) || !now.After(time.Time{}))
+	require.Equal(t, want, got.Reason == policy.Expired, "issued %v, not after %v, at most %v old, at %v", p.IssuedAt, p.NotAfter, s.MaxAge, now)
 }

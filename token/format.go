@@ -206,8 +206,9 @@ func (f *Format) Claims(s string) bool { return strings.HasPrefix(s, f.prefix())
 // malformed is refused before any hashing (D41), with an error that wraps
 // [ErrMalformed]. If f is not valid, the error is that of [Format.Validate] and
 // does not: the service cannot answer then, and that is not the caller's fault.
-func (f *Format) Digest(s string) (d Digest, err error) {
-	err = f.digest(s, &d)
+func (f *Format) Digest(s string) (Digest, error) {
+	var d Digest
+	err := f.digest(s, &d)
 	return d, err
 }
 
