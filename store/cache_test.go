@@ -926,53 +926,72 @@ func TestUnknownDigestsAreRemembered(t *testing.T) {
 func TestMaxKeys(t *testing.T) {
 	t.Parallel()
 	for _, maxKeys := range []int{1, 2, 100, 1000, 5000} {
-		t.Run(fmt.Sprint(maxKeys), func(t *testing.T) {
+		t.Run(fmt.Sprintf("Lookup of %d", maxKeys), func(t *testing.T) {
 			t.Parallel()
-			f := newFakeReader()
-			clk := newClock()
+			f, clk := newFakeReader(), newClock()
 			c := newCache(t, f, &store.CacheOptions{Now: clk.now, MaxKeys: maxKeys})
-			lookup := func(i int) (trips int) {
+			testMaxKeys(t, f, maxKeys, func(i int) error {
 				_, d := number(i)
-				before := f.tripsOf(d)
 				_, err := c.Lookup(t.Context(), d)
-				require.NoError(t, err)
-				return f.tripsOf(d) - before
-			}
-			for i := range 3 * maxKeys {
-				f.putNumber(i)
-			}
-			// All fit.
-			for range 2 {
-				for i := range maxKeys {
-					lookup(i)
-				}
-			}
-			require.Equal(t, maxKeys, f.allTrips())
-
-			// Three times as many came by, of which a few are used all the time.
-			hot := maxKeys / 50
-			hotTrips := 0
-			for i := maxKeys; i < 3*maxKeys; i++ {
-				require.Equal(t, 1, lookup(i), "new")
-				require.Zero(t, lookup(i), "a new key is cached")
-				if hot > 0 {
-					hotTrips += lookup(i % hot)
-				}
-			}
-			require.LessOrEqual(t, hotTrips, hot, "used keys are seldom thrown out")
-
-			cached := 0
-			for i := range 3 * maxKeys {
-				_, d := number(i)
-				f.drop(d) // so that looking makes no room for itself
-				if _, err := c.Lookup(t.Context(), d); err == nil {
-					cached++
-				}
-			}
-			require.LessOrEqual(t, cached, maxKeys)
-			require.GreaterOrEqual(t, cached, maxKeys*9/10)
+				return err
+			})
+		})
+		t.Run(fmt.Sprintf("Verify of %d", maxKeys), func(t *testing.T) {
+			t.Parallel()
+			f, clk := newFakeReader(), newClock()
+			v, _ := newVerifier(t, f, &store.CacheOptions{Now: clk.now, MaxKeys: maxKeys})
+			testMaxKeys(t, f, maxKeys, func(i int) error {
+				text, _ := number(i)
+				_, err := v.Verify(t.Context(), text, clk.now())
+				return err
+			})
 		})
 	}
+}
+
+func testMaxKeys(t *testing.T, f *fakeReader, maxKeys int, ask func(i int) error) {
+	t.Helper()
+	lookup := func(i int) (trips int) {
+		t.Helper()
+		_, d := number(i)
+		before := f.tripsOf(d)
+		require.NoError(t, ask(i))
+		return f.tripsOf(d) - before
+	}
+	for i := range 3 * maxKeys {
+		f.putNumber(i)
+	}
+	// All fit.
+	trips := 0
+	for range 2 {
+		for i := range maxKeys {
+			trips += lookup(i)
+		}
+	}
+	require.Equal(t, maxKeys, trips)
+
+	// Three times as many came by, of which a few are used all the time.
+	hot := maxKeys / 50
+	hotTrips := 0
+	for i := maxKeys; i < 3*maxKeys; i++ {
+		require.Equal(t, 1, lookup(i), "new")
+		require.Zero(t, lookup(i), "a new key is cached")
+		if hot > 0 {
+			hotTrips += lookup(i % hot)
+		}
+	}
+	require.LessOrEqual(t, hotTrips, hot, "used keys are seldom thrown out")
+
+	cached := 0
+	for i := range 3 * maxKeys {
+		_, d := number(i)
+		f.drop(d) // so that looking makes no room for itself
+		if ask(i) == nil {
+			cached++
+		}
+	}
+	require.LessOrEqual(t, cached, maxKeys)
+	require.GreaterOrEqual(t, cached, maxKeys*9/10)
 }
 
 // invalidationSlot tells digests apart that are invalidated together: the cache

@@ -84,14 +84,34 @@ func (v *Verifier) Verify(ctx context.Context, presented string, now time.Time) 
 		return Verified{}, err
 	}
 	c, at := v.cache, v.cache.instant(now)
+	e := c.shard(&d).table.Load().find(&d)
+	switch {
+	case e == nil:
+		if !v.earlier && c.absent(&d, at) {
+			return Verified{}, ErrNotFound
+		}
+	case c.usable(e, at):
+		if s := e.owner.cell.current.Load(); c.settingsUsable(e.owner.cell, s, at) {
+			e.use()
+			return Verified{Record: &e.record, Settings: s.settings}, nil
+		}
+	}
+	return v.verify(ctx, presented, &d, at)
+}
+
+// verify is Verify of a token with digest current that the cache cannot answer at
+// once.
+func (v *Verifier) verify(ctx context.Context, presented string, current *token.Digest, at int64) (Verified, error) {
+	c := v.cache
 	var p patience
 	for range maxTrips {
 		var e *entry
 		var stale bool
+		var err error
 		if v.earlier {
-			e, stale, err = v.find(ctx, &p, &d, presented, at)
+			e, stale, err = v.find(ctx, &p, current, presented, at)
 		} else {
-			e, stale, err = c.lookup(ctx, &p, &d, at)
+			e, stale, err = c.lookup(ctx, &p, current, at)
 		}
 		if err != nil {
 			return Verified{}, err
