@@ -21,6 +21,7 @@ func TestAllocationBudget(t *testing.T) {
 	g, tokens := benchGuard(t, 100, nil)
 	lean, leanTokens := benchGuard(t, 100, &middleware.Options{OmitRateLimitFields: true})
 	over, overTokens := benchGuard(t, 100, &middleware.Options{Limiter: refusing{}})
+	spent, spentRequest := spentGuard(t)
 	fn := func(http.ResponseWriter, *http.Request, *policy.Principal) {}
 	tests := []struct {
 		name   string
@@ -38,7 +39,8 @@ func TestAllocationBudget(t *testing.T) {
 		{"unknown key", g.Wrap(nothing), bearer(unknownToken), 0, 0},
 		{"malformed key", g.Wrap(nothing), bearer("csk_live_x"), 0, 0},
 		{"nothing presented", g.Wrap(nothing), do0(), 0, 0},
-		{"over the limit", over.Wrap(nothing), bearer(overTokens[50]), 2, 1024},
+		{"over the limit", spent.Wrap(nothing), spentRequest, 0, 0},
+		{"over a limit that stands otherwise each time", over.Wrap(nothing), bearer(overTokens[50]), 2, 1024},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

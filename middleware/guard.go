@@ -87,7 +87,8 @@ func (g *Guard) Wrap(h http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var d decision
-		if !g.admit(w, r, &d, true) {
+		var quota ratelimit.Result
+		if !g.admit(w, r, &d, &quota) {
 			return
 		}
 		h.ServeHTTP(w, r.WithContext(d.admission(r.Context(), g)))
@@ -104,7 +105,8 @@ func (g *Guard) WrapFunc(h func(http.ResponseWriter, *http.Request, *policy.Prin
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var d decision
-		if g.admit(w, r, &d, true) {
+		var quota ratelimit.Result
+		if g.admit(w, r, &d, &quota) {
 			h(w, r, d.principal)
 		}
 	})
@@ -120,7 +122,7 @@ func (g *Guard) Authenticate(h http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var d decision
-		if !g.admit(w, r, &d, false) {
+		if !g.admit(w, r, &d, nil) {
 			return
 		}
 		a := d.admission(r.Context(), g)
@@ -130,7 +132,7 @@ func (g *Guard) Authenticate(h http.Handler) http.Handler {
 		// there was none, the request is noted here, also when the handler panics.
 		defer func() {
 			if a.root().unsettled.CompareAndSwap(true, false) {
-				g.core.settle(r, &d)
+				g.core.settle(r, &d, nil)
 			}
 		}()
 		h.ServeHTTP(w, r.WithContext(a))
@@ -144,10 +146,10 @@ func (g *Guard) Authenticate(h http.Handler) http.Handler {
 // request with x-api-token (D40).
 func (g *Guard) Check(r *http.Request) (*policy.Principal, error) {
 	var d decision
-	if f := g.decide(r, &d, false); f != nil {
+	if f := g.decide(r, &d, nil); f != nil {
 		return nil, f
 	}
-	g.settle(r, &d)
+	g.settle(r, &d, nil)
 	return d.principal, nil
 }
 
@@ -155,13 +157,13 @@ func (g *Guard) Check(r *http.Request) (*policy.Principal, error) {
 // frameworks that are not built on net/http handlers. The error is a *[Refusal].
 // Without a limit for the caller the Result is the zero one. As with
 // [Guard.Check] the header of the answer is the framework's to set.
-func (g *Guard) Admit(r *http.Request) (*policy.Principal, ratelimit.Result, error) {
+func (g *Guard) Admit(r *http.Request) (caller *policy.Principal, quota ratelimit.Result, err error) {
 	var d decision
-	if f := g.decide(r, &d, true); f != nil {
-		return nil, d.quota, f
+	if f := g.decide(r, &d, &quota); f != nil {
+		return nil, quota, f
 	}
-	g.settle(r, &d)
-	return d.principal, d.quota, nil
+	g.settle(r, &d, &quota)
+	return d.principal, quota, nil
 }
 
 // Refuse answers r with f as g answers what it refuses itself: by Options.Refuse
@@ -226,8 +228,7 @@ type decision struct {
 	principal *policy.Principal
 	settings  *policy.Settings
 	outer     *admission // of an enclosing Guard of the family
-	quota     ratelimit.Result
-	err       error // for Event.Err
+	err       error      // for Event.Err
 	refusal   *Refusal
 	stale     bool
 	pair      bool // x-api-user and x-api-token
@@ -238,19 +239,19 @@ func (d *decision) admission(ctx context.Context, g *Guard) *admission {
 	return &admission{Context: ctx, principal: d.principal, settings: d.settings, addr: d.addr, guard: g, outer: d.outer}
 }
 
-// admit decides about r. If it is refused, admit has answered it.
-func (g *Guard) admit(w http.ResponseWriter, r *http.Request, d *decision, spend bool) bool {
-	if f := g.decide(r, d, spend); f != nil {
+// admit decides about r, as decide does. If it is refused, admit has answered it.
+func (g *Guard) admit(w http.ResponseWriter, r *http.Request, d *decision, quota *ratelimit.Result) bool {
+	if f := g.decide(r, d, quota); f != nil {
 		g.Refuse(w, r, f)
 		return false
 	}
 	private := d.pair && d.outer == nil
-	fields := d.quota.OK && d.quota.Limit >= 0 && !g.core.opts.OmitRateLimitFields
+	fields := quota != nil && quota.OK && quota.Limit >= 0 && !g.core.opts.OmitRateLimitFields
 	if private || fields {
-		g.core.setHeader(w.Header(), d, private, fields)
+		g.core.setHeader(w.Header(), d.now, quota, private, fields)
 	}
-	if spend {
-		g.settle(r, d)
+	if quota != nil {
+		g.settle(r, d, quota)
 	}
 	return true
 }
@@ -258,7 +259,7 @@ func (g *Guard) admit(w http.ResponseWriter, r *http.Request, d *decision, spend
 // setHeader sets what an admitted answer has before its handler runs. The values
 // are this answer's own, in one allocation, since the handler may do with them
 // what it likes.
-func (c *core) setHeader(h http.Header, d *decision, private, fields bool) {
+func (c *core) setHeader(h http.Header, now time.Time, quota *ratelimit.Result, private, fields bool) {
 	values := new([3]string)
 	if private {
 		// x-api-token is not Authorization: shared caches would keep the answer
@@ -267,36 +268,36 @@ func (c *core) setHeader(h http.Header, d *decision, private, fields bool) {
 		h["Cache-Control"] = values[0:1:1]
 	}
 	if fields {
-		values[1], values[2] = c.fields.policy(&d.quota), rateLimit(&d.quota, d.now)
+		values[1], values[2] = c.fields.policy(quota).value, rateLimit(quota, now)
 		h[headerRateLimitPolicy], h[headerRateLimit] = values[1:2:2], values[2:3:3]
 	}
 }
 
 // settle notes and observes an admitted request, if that is asked for. It is
 // inlined.
-func (g *Guard) settle(r *http.Request, d *decision) {
+func (g *Guard) settle(r *http.Request, d *decision, quota *ratelimit.Result) {
 	if c := g.core; c.uses != nil || c.opts.Observe != nil {
-		g.settleOnce(r, d)
+		g.settleOnce(r, d, quota)
 	}
 }
 
 // settleOnce does so once in the family of g.
-func (g *Guard) settleOnce(r *http.Request, d *decision) {
+func (g *Guard) settleOnce(r *http.Request, d *decision, quota *ratelimit.Result) {
 	if d.outer == nil || d.outer.root().unsettled.CompareAndSwap(true, false) {
-		g.core.settle(r, d)
+		g.core.settle(r, d, quota)
 	}
 }
 
-func (c *core) settle(r *http.Request, d *decision) {
+func (c *core) settle(r *http.Request, d *decision, quota *ratelimit.Result) {
 	if c.uses != nil && d.principal.KeyID != "" {
 		c.uses.note(d.principal.KeyID, d.addr, d.now, r)
 	}
-	c.observe(r, d)
+	c.observe(r, d, quota)
 }
 
-func (c *core) observe(r *http.Request, d *decision) {
+func (c *core) observe(r *http.Request, d *decision, quota *ratelimit.Result) {
 	if c.opts.Observe != nil {
-		c.opts.Observe(r, d.event())
+		c.opts.Observe(r, d.event(quota))
 	}
 }
 
@@ -304,22 +305,27 @@ func (c *core) observe(r *http.Request, d *decision) {
 // on its stack, which would be cleared for each request.
 //
 //go:noinline
-func (d *decision) event() Event {
-	return Event{d.now, d.principal, d.addr, d.refusal, d.quota, d.err, d.stale}
+func (d *decision) event(quota *ratelimit.Result) Event {
+	e := Event{Time: d.now, Principal: d.principal, Addr: d.addr, Refusal: d.refusal, Err: d.err, Stale: d.stale}
+	if quota != nil {
+		e.Quota = *quota
+	}
+	return e
 }
 
-// decide finds out whether r may proceed, and spends if it may and spend is set.
-// It returns the refusal, which it has observed, or nil.
-func (g *Guard) decide(r *http.Request, d *decision, spend bool) *Refusal {
+// decide finds out whether r may proceed. If it may, and quota is not nil, it spends
+// and puts the result there: apart from d, so that [Guard.Admit] copies nothing. It
+// returns the refusal, which it has observed, or nil.
+func (g *Guard) decide(r *http.Request, d *decision, quota *ratelimit.Result) *Refusal {
 	if g == nil || g.core == nil {
 		return notMade()
 	}
 	f := g.judge(r, d)
-	if f == nil && spend {
-		f = g.spend(r, d)
+	if f == nil && quota != nil {
+		f = g.spend(r, d, quota)
 	}
 	if f != nil {
-		g.refused(r, d, f)
+		g.refused(r, d, quota, f)
 	}
 	return f
 }
@@ -331,12 +337,12 @@ func notMade() *Refusal {
 }
 
 // refused observes a refused request.
-func (g *Guard) refused(r *http.Request, d *decision, f *Refusal) {
+func (g *Guard) refused(r *http.Request, d *decision, quota *ratelimit.Result, f *Refusal) {
 	d.refusal = f
 	if d.outer != nil {
 		d.outer.root().unsettled.Store(false)
 	}
-	g.core.observe(r, d)
+	g.core.observe(r, d, quota)
 }
 
 // judge authenticates and evaluates the policies.
@@ -435,7 +441,7 @@ func (c *core) accept(r *http.Request, d *decision, presented presentation) *Ref
 
 // spend takes one unit of the quota of an API key, once for a request, however
 // many Guards of the family it passes.
-func (g *Guard) spend(r *http.Request, d *decision) *Refusal {
+func (g *Guard) spend(r *http.Request, d *decision, quota *ratelimit.Result) *Refusal {
 	c := g.core
 	if d.principal.Credential != policy.APIKey || c.opts.Unmetered {
 		return nil
@@ -446,28 +452,28 @@ func (g *Guard) spend(r *http.Request, d *decision) *Refusal {
 			return nil
 		}
 	}
-	quota := d.principal.Quota
-	if quota == "" {
-		quota = d.principal.KeyID
+	key := d.principal.Quota
+	if key == "" {
+		key = d.principal.KeyID
 	}
-	if quota == "" { // of an Authenticator of the host
+	if key == "" { // of an Authenticator of the host
 		d.err = errors.New("middleware: Principal of an API key without Quota and KeyID")
 		return c.refusals.failed(d.err)
 	}
 	var err error
 	if c.daily != nil {
-		d.quota, err = c.daily.TakeAt(r.Context(), quota, d.principal.DailyLimit, d.now)
+		err = c.daily.TakeAt(r.Context(), key, d.principal.DailyLimit, d.now, quota)
 	} else {
-		d.quota, err = c.opts.Limiter.Take(r.Context(), quota, d.principal.DailyLimit)
+		*quota, err = c.opts.Limiter.Take(r.Context(), key, d.principal.DailyLimit)
 	}
 	switch {
 	case err != nil && !c.opts.LimiterFailOpen:
-		d.err, d.quota = err, ratelimit.Result{}
+		d.err, *quota = err, ratelimit.Result{}
 		return c.refusals.failed(err)
 	case err != nil:
-		d.err, d.quota = err, ratelimit.Result{} // let through uncounted, by the host's choice
-	case !d.quota.OK:
-		return c.refusals.overQuota(&d.quota, c.fields.policy(&d.quota))
+		d.err, *quota = err, ratelimit.Result{} // let through uncounted, by the host's choice
+	case !quota.OK:
+		return c.overQuota(quota)
 	}
 	if root != nil {
 		root.unspent.Store(false)

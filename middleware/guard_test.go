@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -549,6 +550,75 @@ func TestProblemJSON(t *testing.T) {
 	require.Equal(t, 429, got.Code)
 	require.Contains(t, got.Body.String(), "https://iana.org/assignments/http-problem-types#quota-exceeded")
 	require.Contains(t, got.Body.String(), `"violated-policies":["daily"]`)
+}
+
+// TestOverLimitShared: everybody over the same limit in the same second gets the same
+// refusal, made once; whoever is over another, by another number, or in another second
+// has one of their own. What is told is rounded up to whole seconds (D4).
+func TestOverLimitShared(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	counter := ratelimit.NewMemory()
+	g := w.guard(&middleware.Options{Limiter: ratelimit.NewDaily(counter, nil)})
+	refused := func(tok token.Token) *middleware.Refusal {
+		t.Helper()
+		_, quota, err := g.Admit(bearer(tok.Reveal()))
+		f, ok := errors.AsType[*middleware.Refusal](err)
+		require.True(t, ok, "admitted")
+		require.Equal(t, policy.DailyLimit, f.Reason)
+		quota.RetryAfter = (quota.RetryAfter + time.Second - 1).Truncate(time.Second)
+		require.Equal(t, quota, f.Quota)
+		return f
+	}
+	const used = 10
+	key := func(limit, used int64) token.Token {
+		t.Helper()
+		tok, k := w.create(keys.CreateParams{Org: testOrg, User: testUser, Name: "n", DailyLimit: limit})
+		_, ok, err := counter.Add(t.Context(), k.Family, time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC), used, used)
+		require.True(t, ok && err == nil)
+		return tok
+	}
+	a, b, lower, more := key(used, used), key(used, used), key(used-1, used), key(used, used+1)
+	now := w.clock.Now().Add(600 * time.Millisecond)
+	w.clock.set(now)
+
+	first := refused(a)
+	require.Same(t, first, refused(b))
+	require.NotSame(t, first, refused(lower))
+	require.EqualValues(t, used-1, refused(lower).Quota.Limit)
+	require.EqualValues(t, used, refused(lower).Quota.Used)
+	require.EqualValues(t, used+1, refused(more).Quota.Used)
+	first = refused(a)
+	require.Same(t, first, refused(a), "another limit between")
+
+	w.clock.set(now.Add(300 * time.Millisecond))
+	require.Same(t, first, refused(b), "the same second")
+	w.clock.set(now.Add(500 * time.Millisecond))
+	next := refused(b)
+	require.Equal(t, first.Quota.RetryAfter-time.Second, next.Quota.RetryAfter)
+	got := do(g.Wrap(pong), bearer(a.Reveal()))
+	require.Equal(t, strconv.Itoa(int(next.Quota.RetryAfter/time.Second)), got.Header().Get("Retry-After"))
+
+	limitOf := func(err error) int64 {
+		f, ok := errors.AsType[*middleware.Refusal](err)
+		if !ok {
+			return 0
+		}
+		return f.Quota.Limit
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 100 {
+				_, _, err := g.Admit(bearer(a.Reveal()))
+				_, _, lowerErr := g.Admit(bearer(lower.Reveal()))
+				if limitOf(err) != used || limitOf(lowerErr) != used-1 {
+					t.Error("the refusal of another limit")
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // TestRefuseHook: the answer can be replaced; what every refusal needs is there.

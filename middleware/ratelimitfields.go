@@ -27,21 +27,26 @@ const burstName = "burst"
 // rateLimitFields writes the RateLimit fields of results. The zero value is
 // ready for use.
 type rateLimitFields struct {
-	// policies are the values of RateLimit-Policy that were needed so far. A
-	// service has few different limits, so a scan finds one without a lock.
-	policies atomic.Pointer[[]policyField]
+	// policies are the limits that were needed so far. A service has few different
+	// ones, so a scan finds one without a lock.
+	policies atomic.Pointer[[]*limitPolicy]
 }
 
-type policyField struct {
+// A limitPolicy is what is kept of one limit.
+type limitPolicy struct {
 	name   string
 	limit  int64
 	window time.Duration
-	value  string
+	value  string // of RateLimit-Policy
+
+	// refusal is the last one: all who are over this limit in the same second are
+	// answered alike, so that a flood of them allocates nothing.
+	refusal atomic.Pointer[Refusal]
 }
 
-// maxPolicyFields bounds what is kept; a service with more different limits
-// makes the others anew for each answer.
-const maxPolicyFields = 64
+// maxPolicies bounds what is kept; a service with more different limits makes the
+// others anew for each answer.
+const maxPolicies = 64
 
 // rateLimit returns the value of the RateLimit field of an admitted request.
 func rateLimit(result *ratelimit.Result, now time.Time) string {
@@ -60,13 +65,13 @@ func appendRateLimit(b []byte, result *ratelimit.Result, seconds int64) []byte {
 	return strconv.AppendInt(b, seconds, 10)
 }
 
-// policy returns the value of the RateLimit-Policy field.
-func (f *rateLimitFields) policy(result *ratelimit.Result) string {
+// policy returns what is kept of the limit of result.
+func (f *rateLimitFields) policy(result *ratelimit.Result) *limitPolicy {
 	known := f.policies.Load()
 	if known != nil {
-		for i := range *known {
-			if p := &(*known)[i]; p.limit == result.Limit && p.window == result.Window && p.name == result.Name {
-				return p.value
+		for _, p := range *known {
+			if p.limit == result.Limit && p.window == result.Window && p.name == result.Name {
+				return p
 			}
 		}
 	}
@@ -77,14 +82,28 @@ func (f *rateLimitFields) policy(result *ratelimit.Result) string {
 		b = append(b, ";w="...)
 		b = strconv.AppendInt(b, w, 10)
 	}
-	p := policyField{result.Name, result.Limit, result.Window, string(b)}
-	var next []policyField
+	p := &limitPolicy{name: result.Name, limit: result.Limit, window: result.Window, value: string(b)}
+	var next []*limitPolicy
 	if known != nil {
 		next = *known
 	}
-	if len(next) < maxPolicyFields {
+	if len(next) < maxPolicies {
 		next = append(slices.Clip(next), p)
 		f.policies.CompareAndSwap(known, &next) // losing the race costs one more try
 	}
-	return p.value
+	return p
+}
+
+// overQuota returns the refusal of a request over a limit, as result has it with
+// RetryAfter in whole seconds.
+func (c *core) overQuota(result *ratelimit.Result) *Refusal {
+	told := *result
+	told.RetryAfter = time.Duration(wholeSeconds(result.RetryAfter)) * time.Second
+	p := c.fields.policy(result)
+	if f := p.refusal.Load(); f != nil && f.Quota == told {
+		return f
+	}
+	f := c.refusals.overQuota(&told, p.value)
+	p.refusal.Store(f)
+	return f
 }

@@ -27,7 +27,8 @@ type Refusal struct {
 	Reason  policy.Reason // for programs, finer (D3)
 	Message string        // for people
 
-	// Quota is how the caller's quota stands, with status 429.
+	// Quota is how the caller's quota stands, with status 429. Its RetryAfter is in
+	// whole seconds, as the client is told (D4).
 	Quota ratelimit.Result
 
 	// Fields are what is wrong with the fields of a request. A Guard looks at no
@@ -284,14 +285,15 @@ func (rs *refusals) failed(cause error) *Refusal {
 	return &f
 }
 
-// overQuota returns the refusal of a request over a limit: two allocations, of
-// the refusal with its header fields and of their text.
+// overQuota returns the refusal of a request over a limit, by a result whose
+// RetryAfter is in whole seconds: two allocations, of the refusal with its header
+// fields and of their text.
 func (rs *refusals) overQuota(result *ratelimit.Result, policyField string) *Refusal {
 	reason := policy.DailyLimit
 	if result.Name == burstName {
 		reason = policy.BurstLimit
 	}
-	seconds := wholeSeconds(result.RetryAfter)
+	seconds := int64(result.RetryAfter / time.Second)
 	var buf [64]byte
 	field := appendRateLimit(buf[:0], result, seconds)
 	split := len(field)

@@ -136,13 +136,13 @@ func BenchmarkDailyTakeAt(b *testing.B) {
 		d := ratelimit.NewDaily(ratelimit.NewMemory(), nil)
 		keys := manyKeys(size)
 		for _, key := range keys {
-			d.TakeAt(b.Context(), key, ratelimit.Unlimited, noon)
+			d.TakeAt(b.Context(), key, ratelimit.Unlimited, noon, new(ratelimit.Result))
 		}
 		b.Run("keys="+strconv.Itoa(size), func(b *testing.B) {
 			b.ReportAllocs()
 			i := 0
 			for b.Loop() {
-				d.TakeAt(b.Context(), keys[i], ratelimit.Unlimited, noon)
+				d.TakeAt(b.Context(), keys[i], ratelimit.Unlimited, noon, new(ratelimit.Result))
 				if i++; i == len(keys) {
 					i = 0
 				}
@@ -153,7 +153,7 @@ func BenchmarkDailyTakeAt(b *testing.B) {
 		b.ReportAllocs()
 		d := ratelimit.NewDaily(ratelimit.NewMemory(), nil)
 		for b.Loop() {
-			d.TakeAt(b.Context(), "csk_live_00000001", 1, noon)
+			d.TakeAt(b.Context(), "csk_live_00000001", 1, noon, new(ratelimit.Result))
 		}
 	})
 	b.Run("parallel/keys=1", func(b *testing.B) {
@@ -162,7 +162,7 @@ func BenchmarkDailyTakeAt(b *testing.B) {
 		b.RunParallel(func(pb *testing.PB) {
 			ctx := b.Context()
 			for pb.Next() {
-				d.TakeAt(ctx, "csk_live_00000001", ratelimit.Unlimited, noon)
+				d.TakeAt(ctx, "csk_live_00000001", ratelimit.Unlimited, noon, new(ratelimit.Result))
 			}
 		})
 	})

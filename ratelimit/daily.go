@@ -93,11 +93,15 @@ func (d *Daily) Take(ctx context.Context, key string, limit int64) (Result, erro
 
 // TakeAt is Take at the given time, for callers that have read their clock
 // already: a request is judged by one time, not by several. A Daily that was
-// given a clock of its own goes by that.
-func (d *Daily) TakeAt(ctx context.Context, key string, limit int64, now time.Time) (Result, error) {
-	var r Result
-	err := d.at(ctx, key, limit, now, 1, &r)
-	return r, err
+// given a clock of its own goes by that. The Result is put into r, the zero one with
+// an error: it is large, and a Guard, which asks for it at each request, has a place
+// for it.
+func (d *Daily) TakeAt(ctx context.Context, key string, limit int64, now time.Time, r *Result) error {
+	err := d.at(ctx, key, limit, now, 1, r)
+	if err != nil {
+		*r = Result{}
+	}
+	return err
 }
 
 // Peek tells how key stands today and spends nothing, at the limit too (D5). Its
@@ -119,7 +123,7 @@ func (d *Daily) unusable() error {
 }
 
 // at spends n units of key, 1 or 0, on the day of now, or of d's own clock. It
-// sets the fields of r, which is zero, in place: that is a large struct, and copying
+// sets r in place, or with an error not at all: that is a large struct, and copying
 // it would cost more than counting. For the same reason its callers are small enough
 // to be inlined.
 func (d *Daily) at(ctx context.Context, key string, limit int64, now time.Time, n int64, r *Result) error {
@@ -152,6 +156,7 @@ func (d *Daily) at(ctx context.Context, key string, limit int64, now time.Time, 
 	r.Remaining = most - used
 	r.Start = today.start
 	r.Reset = today.end
+	r.RetryAfter = 0
 	if r.Remaining <= 0 { // less than 0 if the limit was lowered
 		r.Remaining = 0
 		r.OK = ok && n > 0 // the Take of the last unit is, a Peek after it is not

@@ -452,8 +452,8 @@ func TestDailyParallelAcrossMidnight(t *testing.T) {
 	for i := range 600 {
 		wg.Go(func() {
 			now := midnight.Add(time.Duration(i%2) - 1)
-			r, err := d.TakeAt(t.Context(), "k", 0, now)
-			if err != nil {
+			var r ratelimit.Result
+			if err := d.TakeAt(t.Context(), "k", 0, now, &r); err != nil {
 				t.Error(err)
 			}
 			if r.OK {
@@ -477,14 +477,13 @@ func TestDailyReadsOneClock(t *testing.T) {
 	peek(t, d, "k", 0)
 	require.Equal(t, 2, reads)
 	later := noon.Add(5 * day)
-	r, err := d.TakeAt(t.Context(), "k", 0, later)
-	require.NoError(t, err)
+	var r ratelimit.Result
+	require.NoError(t, d.TakeAt(t.Context(), "k", 0, later, &r))
 	require.Equal(t, 3, reads)
 	require.Equal(t, midnight, r.Reset)
 	require.EqualValues(t, 2, r.Used)
 
-	r, err = ratelimit.NewDaily(ratelimit.NewMemory(), nil).TakeAt(t.Context(), "k", 0, later)
-	require.NoError(t, err)
+	require.NoError(t, ratelimit.NewDaily(ratelimit.NewMemory(), nil).TakeAt(t.Context(), "k", 0, later, &r))
 	require.Equal(t, midnight.Add(5*day), r.Reset)
 	require.EqualValues(t, 1, r.Used)
 }
@@ -580,7 +579,11 @@ func TestDailyRefusesByError(t *testing.T) {
 			answers := []func() (ratelimit.Result, error){
 				func() (ratelimit.Result, error) { return d.Take(t.Context(), "k", test.limit) },
 				func() (ratelimit.Result, error) { return d.Peek(t.Context(), "k", test.limit) },
-				func() (ratelimit.Result, error) { return d.TakeAt(t.Context(), "k", test.limit, noon) },
+				func() (ratelimit.Result, error) {
+					r := ratelimit.Result{OK: true, Remaining: 5} // of a decision before
+					err := d.TakeAt(t.Context(), "k", test.limit, noon, &r)
+					return r, err
+				},
 			}
 			for answer := range slices.Values(answers) {
 				r, err := answer()
@@ -604,7 +607,7 @@ func TestDailyCopiesItsOptions(t *testing.T) {
 func TestDailyAllocatesNothing(t *testing.T) {
 	d := ratelimit.NewDaily(ratelimit.NewMemory(), nil)
 	for _, limit := range []int64{ratelimit.Unlimited, 1} {
-		require.Zero(t, testing.AllocsPerRun(1000, func() { d.TakeAt(t.Context(), "k", limit, noon) }))
+		require.Zero(t, testing.AllocsPerRun(1000, func() { d.TakeAt(t.Context(), "k", limit, noon, new(ratelimit.Result)) }))
 		require.Zero(t, testing.AllocsPerRun(1000, func() { d.Peek(t.Context(), "k", limit) }))
 	}
 }

@@ -55,7 +55,10 @@ func ExampleDaily_Peek() {
 func ExampleDaily_TakeAt() {
 	daily := ratelimit.NewDaily(ratelimit.NewMemory(), nil)
 	now := time.Date(2026, time.March, 10, 23, 59, 59, 0, time.UTC)
-	r, _ := daily.TakeAt(context.Background(), "csk_live_a1b2c3d4", 0, now)
+	var r ratelimit.Result
+	if err := daily.TakeAt(context.Background(), "csk_live_a1b2c3d4", 0, now, &r); err != nil {
+		fmt.Println(err)
+	}
 	fmt.Println(r.Remaining, "left for", r.Reset.Sub(now))
 	// Output: 249 left for 1s
 }

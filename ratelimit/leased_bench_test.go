@@ -34,7 +34,7 @@ func BenchmarkLeasedTake(b *testing.B) {
 			ids := manyKeys(keys)
 			for range 2000 / keys {
 				for _, id := range ids {
-					d.TakeAt(b.Context(), id, ratelimit.Unlimited, noon)
+					d.TakeAt(b.Context(), id, ratelimit.Unlimited, noon, new(ratelimit.Result))
 				}
 			}
 			lender.trips.Store(0)
@@ -44,12 +44,12 @@ func BenchmarkLeasedTake(b *testing.B) {
 				b.RunParallel(func(pb *testing.PB) {
 					ctx := b.Context()
 					for pb.Next() {
-						d.TakeAt(ctx, ids[0], ratelimit.Unlimited, noon)
+						d.TakeAt(ctx, ids[0], ratelimit.Unlimited, noon, new(ratelimit.Result))
 					}
 				})
 			} else {
 				for i := range b.N {
-					d.TakeAt(b.Context(), ids[i%keys], ratelimit.Unlimited, noon)
+					d.TakeAt(b.Context(), ids[i%keys], ratelimit.Unlimited, noon, new(ratelimit.Result))
 				}
 			}
 			b.StopTimer()
@@ -72,20 +72,20 @@ func BenchmarkLeasedSpend(b *testing.B) {
 			leased := ratelimit.NewLeased(endless{}, nil)
 			defer leased.Close(context.Background())
 			d := ratelimit.NewDaily(leased, nil)
-			d.TakeAt(b.Context(), "csk_live_00000001", ratelimit.Unlimited, noon)
-			d.TakeAt(b.Context(), "csk_live_00000001", ratelimit.Unlimited, noon)
+			d.TakeAt(b.Context(), "csk_live_00000001", ratelimit.Unlimited, noon, new(ratelimit.Result))
+			d.TakeAt(b.Context(), "csk_live_00000001", ratelimit.Unlimited, noon, new(ratelimit.Result))
 			b.ReportAllocs()
 			b.ResetTimer()
 			if !parallel {
 				for range b.N {
-					d.TakeAt(b.Context(), "csk_live_00000001", ratelimit.Unlimited, noon)
+					d.TakeAt(b.Context(), "csk_live_00000001", ratelimit.Unlimited, noon, new(ratelimit.Result))
 				}
 				return
 			}
 			b.RunParallel(func(pb *testing.PB) {
 				ctx := b.Context()
 				for pb.Next() {
-					d.TakeAt(ctx, "csk_live_00000001", ratelimit.Unlimited, noon)
+					d.TakeAt(ctx, "csk_live_00000001", ratelimit.Unlimited, noon, new(ratelimit.Result))
 				}
 			})
 		})

@@ -1036,8 +1036,8 @@ func TestLeasedMidnight(t *testing.T) {
 		d := ratelimit.NewDaily(leased, nil)
 		now := midnight.Add(-10 * time.Millisecond)
 		at := func() ratelimit.Result {
-			r, err := d.TakeAt(t.Context(), "k", 0, now)
-			require.NoError(t, err)
+			var r ratelimit.Result
+			require.NoError(t, d.TakeAt(t.Context(), "k", 0, now, &r))
 			require.True(t, r.OK)
 			now = now.Add(time.Millisecond)
 			time.Sleep(time.Millisecond)

@@ -87,7 +87,8 @@ func BenchmarkRedisLeased(b *testing.B) {
 	noon := testDay.Add(-12 * time.Hour)
 	take := func(b *testing.B, d *ratelimit.Daily, n int) {
 		for range n {
-			if result, err := d.TakeAt(b.Context(), "family", ratelimit.Unlimited, noon); !result.OK {
+			var result ratelimit.Result
+			if err := d.TakeAt(b.Context(), "family", ratelimit.Unlimited, noon, &result); !result.OK {
 				b.Fatal(err)
 			}
 		}
@@ -122,7 +123,8 @@ func BenchmarkRedisLeased(b *testing.B) {
 			b.RunParallel(func(pb *testing.PB) {
 				key := fmt.Sprint("family ", callers.Add(1))
 				for pb.Next() {
-					if result, err := d.TakeAt(b.Context(), key, ratelimit.Unlimited, noon); !result.OK {
+					var result ratelimit.Result
+					if err := d.TakeAt(b.Context(), key, ratelimit.Unlimited, noon, &result); !result.OK {
 						b.Error(err)
 					}
 				}
