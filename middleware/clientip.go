@@ -157,33 +157,38 @@ func remoteAddr(r *http.Request) netip.Addr {
 // is refused here, so that nothing is to be understood in two ways.
 func parseIPv4Port(s string) (a netip.Addr, ok bool) {
 	var addr uint32
+	i := 0
 	for n := range 4 {
-		octet, digits := leadingNumber(s)
-		if digits < 1 || digits > 3 || octet > 255 || digits > 1 && s[0] == '0' || digits == len(s) || s[digits] != "...:"[n] {
+		if i >= len(s)-1 {
 			return a, false
 		}
+		octet, next := uint32(s[i])-'0', uint32(s[i+1])-'0'
+		if octet > 9 {
+			return a, false
+		}
+		i++
+		for next <= 9 {
+			octet = 10*octet + next
+			if i++; i == len(s) || octet < 10 || octet > 255 { // less than 10: a leading zero
+				return a, false
+			}
+			next = uint32(s[i]) - '0'
+		}
+		if s[i] != "...:"[n] {
+			return a, false
+		}
+		i++
 		addr = addr<<8 | octet
-		s = s[digits+1:]
 	}
-	if _, digits := leadingNumber(s); digits < 1 || digits > 5 || digits != len(s) {
-		return a, false
+	port := s[i:]
+	for i := range len(port) {
+		if port[i]-'0' > 9 {
+			return a, false
+		}
 	}
 	var b [4]byte
 	binary.BigEndian.PutUint32(b[:], addr) // bytes put one by one are slow to read back as one word
-	return netip.AddrFrom4(b), true
-}
-
-// leadingNumber returns the number that s begins with, and how many digits it has.
-// More than nine overflow.
-func leadingNumber(s string) (n uint32, digits int) {
-	for digits < len(s) {
-		c := uint32(s[digits]) - '0'
-		if c > 9 {
-			break
-		}
-		n, digits = 10*n+c, digits+1
-	}
-	return n, digits
+	return netip.AddrFrom4(b), 1 <= len(port) && len(port) <= 5
 }
 
 // parseHop reads one hop of X-Forwarded-For.

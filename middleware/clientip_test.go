@@ -102,6 +102,9 @@ func TestPeerIP_D18(t *testing.T) {
 		{"text behind bracket", "[2001:db8::1]80", ""},
 		{"two addresses", "192.0.2.1, 192.0.2.2", ""},
 		{"blank", " 192.0.2.1:80", ""},
+		{"colon for a digit", "192.0.2.::80", ""},
+		{"colon for an octet", ":.0.2.1:80", ""},
+		{"colon for a digit of the port", "192.0.2.1:8:", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -74,7 +74,7 @@ func readBearer(value string) (presentation, string) {
 		return presentedNothing, "" // another scheme: as if nothing was sent
 	}
 	rest := value[len(scheme):]
-	if rest != "" && isTokenChar(rest[0]) {
+	if rest != "" && rest[0] != ' ' && isTokenChar(rest[0]) {
 		return presentedNothing, "" // "BearerX": another scheme too (F21)
 	}
 	token := rest

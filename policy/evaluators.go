@@ -110,11 +110,22 @@ func (p *Principal) expired(s *Settings, now time.Time) bool {
 	}
 	if p.Credential == APIKey && s != nil && s.MaxAge != 0 {
 		ends = true
-		if s.MaxAge < 0 || p.IssuedAt.IsZero() || !now.Before(p.IssuedAt.Add(s.MaxAge)) {
+		if s.MaxAge < 0 || p.IssuedAt.IsZero() || reached(now, p.IssuedAt, s.MaxAge) {
 			return true
 		}
 	}
 	return ends && noInstant(now)
+}
+
+// reached reports whether now is not before start + after. Nearly always the whole
+// seconds of the three decide, without the instant that would have to be made.
+func reached(now, start time.Time, after time.Duration) bool {
+	const far = 1 << 60 // seconds that differences do not overflow with
+	n, s, whole := now.Unix(), start.Unix(), int64(after/time.Second)
+	if n > -far && n < far && s > -far && s < far && (n-s < whole || n-s > whole+1) {
+		return n-s > whole
+	}
+	return !now.Before(start.Add(after))
 }
 
 // noInstant reports whether t is the zero Time or before it. It is small enough to

@@ -149,6 +149,25 @@ func TestExpiryAtEdges(t *testing.T) {
 	}
 }
 
+// TestExpiryCountsFractions is FuzzExpiry with all combinations of fractions around
+// the end of a period (D22).
+func TestExpiryCountsFractions(t *testing.T) {
+	t.Parallel()
+	const issued, age = 1_800_000_000, 100
+	fractions := []int64{0, 1, 500_000_000, 999_999_999}
+	for _, ofIssued := range fractions {
+		for _, ofAge := range fractions {
+			p := &policy.Principal{Credential: policy.APIKey, IssuedAt: time.Unix(issued, ofIssued)}
+			s := &policy.Settings{MaxAge: age*time.Second + time.Duration(ofAge)}
+			for _, ofNow := range fractions {
+				for now := int64(issued + age - 2); now <= issued+age+3; now++ {
+					requireExpiry(t, p, s, time.Unix(now, ofNow))
+				}
+			}
+		}
+	}
+}
+
 // requireExpiry requires that Expiry decides by what ExpiresAt gives.
 func requireExpiry(t *testing.T, p *policy.Principal, s *policy.Settings, now time.Time) {
 	t.Helper()

@@ -267,17 +267,20 @@ func check(s, prefix string) error {
 // isHex reports whether s, of secretHex bytes, consists of lower-case hexadecimal
 // digits. It looks at eight bytes at a time: this is done for every request, and
 // byte by byte it takes a fifth of the time that the digest does.
+func isHex(s string) bool {
+	s = s[:secretHex] // the compiler checks no further index
+	return notHex(s[0:8])|notHex(s[8:16])|notHex(s[16:24])|notHex(s[24:32]) == 0
+}
+
+// notHex returns a word in which the highest bit of each byte says that the byte of
+// s, of eight bytes, is no such digit.
 //
 // Adding 0x80-c sets the highest bit of each byte that is c or more, without a
 // carry into the next as long as no byte is above 0x7f.
-func isHex(s string) bool {
+func notHex(s string) uint64 {
 	const each = 0x0101010101010101
-	var bad uint64 // its highest bits
-	for ; len(s) >= 8; s = s[8:] {
-		x := binary.LittleEndian.Uint64([]byte(s[:8]))
-		digit := (x + (0x80-'0')*each) &^ (x + (0x80-'9'-1)*each)
-		letter := (x + (0x80-'a')*each) &^ (x + (0x80-'f'-1)*each)
-		bad |= x | ^(digit | letter)
-	}
-	return bad&(0x80*each) == 0
+	x := binary.LittleEndian.Uint64([]byte(s))
+	digit := (x + (0x80-'0')*each) &^ (x + (0x80-'9'-1)*each)
+	letter := (x + (0x80-'a')*each) &^ (x + (0x80-'f'-1)*each)
+	return (x | ^(digit | letter)) & (0x80 * each)
 }
