@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -107,7 +106,7 @@ func (g *Guard) WrapFunc(h func(http.ResponseWriter, *http.Request, *policy.Prin
 		var d decision
 		var quota ratelimit.Result
 		if g.admit(w, r, &d, &quota) {
-			h(w, r, d.principal)
+			h(w, r, d.Principal)
 		}
 	})
 }
@@ -150,7 +149,7 @@ func (g *Guard) Check(r *http.Request) (*policy.Principal, error) {
 		return nil, f
 	}
 	g.settle(r, &d, nil)
-	return d.principal, nil
+	return d.Principal, nil
 }
 
 // Admit decides about r and spends one unit of the caller's quota, for
@@ -163,7 +162,7 @@ func (g *Guard) Admit(r *http.Request) (caller *policy.Principal, quota ratelimi
 		return nil, quota, f
 	}
 	g.settle(r, &d, &quota)
-	return d.principal, quota, nil
+	return d.Principal, quota, nil
 }
 
 // Refuse answers r with f as g answers what it refuses itself: by Options.Refuse
@@ -223,20 +222,17 @@ func (g *Guard) complete(h http.Header, f *Refusal) {
 // A decision collects what is found out about one request. It lives on the
 // stack.
 type decision struct {
-	now       time.Time
-	addr      netip.Addr
-	principal *policy.Principal
-	settings  *policy.Settings
-	outer     *admission // of an enclosing Guard of the family
-	err       error      // for Event.Err
-	refusal   *Refusal
-	stale     bool
-	pair      bool // x-api-user and x-api-token
+	policy.Request            // what the policies look at
+	outer          *admission // of an enclosing Guard of the family
+	err            error      // for Event.Err
+	refusal        *Refusal
+	stale          bool
+	pair           bool // x-api-user and x-api-token
 }
 
 // admission returns the mark of a request that passed.
 func (d *decision) admission(ctx context.Context, g *Guard) *admission {
-	return &admission{Context: ctx, principal: d.principal, settings: d.settings, addr: d.addr, guard: g, outer: d.outer}
+	return &admission{Context: ctx, principal: d.Principal, settings: d.Settings, addr: d.Addr, guard: g, outer: d.outer}
 }
 
 // admit decides about r, as decide does. If it is refused, admit has answered it.
@@ -248,7 +244,7 @@ func (g *Guard) admit(w http.ResponseWriter, r *http.Request, d *decision, quota
 	private := d.pair && d.outer == nil
 	fields := quota != nil && quota.OK && quota.Limit >= 0 && !g.core.opts.OmitRateLimitFields
 	if private || fields {
-		g.core.setHeader(w.Header(), d.now, quota, private, fields)
+		g.core.setHeader(w.Header(), d.Time, quota, private, fields)
 	}
 	if quota != nil {
 		g.settle(r, d, quota)
@@ -289,8 +285,8 @@ func (g *Guard) settleOnce(r *http.Request, d *decision, quota *ratelimit.Result
 }
 
 func (c *core) settle(r *http.Request, d *decision, quota *ratelimit.Result) {
-	if c.uses != nil && d.principal.KeyID != "" {
-		c.uses.note(d.principal.KeyID, d.addr, d.now, r)
+	if c.uses != nil && d.Principal.KeyID != "" {
+		c.uses.note(d.Principal.KeyID, d.Addr, d.Time, r)
 	}
 	c.observe(r, d, quota)
 }
@@ -306,7 +302,7 @@ func (c *core) observe(r *http.Request, d *decision, quota *ratelimit.Result) {
 //
 //go:noinline
 func (d *decision) event(quota *ratelimit.Result) Event {
-	e := Event{Time: d.now, Principal: d.principal, Addr: d.addr, Refusal: d.refusal, Err: d.err, Stale: d.stale}
+	e := Event{Time: d.Time, Principal: d.Principal, Addr: d.Addr, Refusal: d.refusal, Err: d.err, Stale: d.stale}
 	if quota != nil {
 		e.Quota = *quota
 	}
@@ -348,21 +344,20 @@ func (g *Guard) refused(r *http.Request, d *decision, quota *ratelimit.Result, f
 // judge authenticates and evaluates the policies.
 func (g *Guard) judge(r *http.Request, d *decision) *Refusal {
 	c := g.core
-	d.now = c.opts.Now()
+	d.Time = c.opts.Now()
 	if d.outer = g.admissionFrom(r.Context()); d.outer != nil {
-		d.principal, d.settings, d.addr = d.outer.principal, d.outer.settings, d.outer.addr
+		d.Principal, d.Settings, d.Addr = d.outer.principal, d.outer.settings, d.outer.addr
 	} else {
-		d.addr = c.opts.ClientIP(r)
+		d.Addr = c.opts.ClientIP(r)
 		if f := c.authenticate(r, d); f != nil {
 			return f
 		}
 	}
-	request := policy.Request{Principal: d.principal, Settings: d.settings, Addr: d.addr, Time: d.now}
 	for _, l := range g.layers {
 		if d.outer != nil && d.outer.evaluated(l) {
 			continue
 		}
-		if decided := l.policy.Evaluate(request); !decided.Allow {
+		if decided := l.policy.Evaluate(d.Request); !decided.Allow {
 			return c.refusals.of(decided.Reason)
 		}
 	}
@@ -383,14 +378,14 @@ func (c *core) authenticate(r *http.Request, d *decision) *Refusal {
 			// Our own is spared the second look at the headers, the second reading of
 			// the clock and a look-up of the settings.
 			var verified store.Verified
-			verified, err = keys.verify(r.Context(), &creds, d.now)
+			verified, err = keys.verify(r.Context(), &creds, d.Time)
 			if verified.Record != nil {
-				d.principal, d.settings, d.stale = verified.Record.Principal, verified.Settings, verified.Stale
+				d.Principal, d.Settings, d.stale = verified.Record.Principal, verified.Settings, verified.Stale
 			}
 		} else {
-			d.principal, err = a.Authenticate(r)
+			d.Principal, err = a.Authenticate(r)
 			if err != nil {
-				d.principal = nil
+				d.Principal = nil
 			}
 		}
 		if err == nil {
@@ -420,19 +415,19 @@ var noSettings policy.Settings
 func (c *core) accept(r *http.Request, d *decision, presented presentation) *Refusal {
 	d.err = nil
 	switch {
-	case d.principal == nil:
+	case d.Principal == nil:
 		d.err = errors.New("middleware: Authenticator returned neither a principal nor an error")
 		return c.refusals.failed(d.err)
-	case d.principal.Credential == policy.Session && presented != presentedNothing:
+	case d.Principal.Credential == policy.Session && presented != presentedNothing:
 		d.err = errUnclaimed
 		return c.refusals.of(policy.InvalidToken)
-	case d.settings != nil:
+	case d.Settings != nil:
 		return nil
-	case d.principal.Org == "":
-		d.settings = &noSettings
+	case d.Principal.Org == "":
+		d.Settings = &noSettings
 		return nil
 	}
-	d.settings, d.err = c.verifier.Settings(r.Context(), d.principal.Org, d.now)
+	d.Settings, d.err = c.verifier.Settings(r.Context(), d.Principal.Org, d.Time)
 	if d.err != nil {
 		return c.refusals.failed(d.err)
 	}
@@ -443,7 +438,7 @@ func (c *core) accept(r *http.Request, d *decision, presented presentation) *Ref
 // many Guards of the family it passes.
 func (g *Guard) spend(r *http.Request, d *decision, quota *ratelimit.Result) *Refusal {
 	c := g.core
-	if d.principal.Credential != policy.APIKey || c.opts.Unmetered {
+	if d.Principal.Credential != policy.APIKey || c.opts.Unmetered {
 		return nil
 	}
 	var root *admission
@@ -452,9 +447,9 @@ func (g *Guard) spend(r *http.Request, d *decision, quota *ratelimit.Result) *Re
 			return nil
 		}
 	}
-	key := d.principal.Quota
+	key := d.Principal.Quota
 	if key == "" {
-		key = d.principal.KeyID
+		key = d.Principal.KeyID
 	}
 	if key == "" { // of an Authenticator of the host
 		d.err = errors.New("middleware: Principal of an API key without Quota and KeyID")
@@ -462,9 +457,9 @@ func (g *Guard) spend(r *http.Request, d *decision, quota *ratelimit.Result) *Re
 	}
 	var err error
 	if c.daily != nil {
-		err = c.daily.TakeAt(r.Context(), key, d.principal.DailyLimit, d.now, quota)
+		err = c.daily.TakeAt(r.Context(), key, d.Principal.DailyLimit, d.Time, quota)
 	} else {
-		*quota, err = c.opts.Limiter.Take(r.Context(), key, d.principal.DailyLimit)
+		*quota, err = c.opts.Limiter.Take(r.Context(), key, d.Principal.DailyLimit)
 	}
 	switch {
 	case err != nil && !c.opts.LimiterFailOpen:
