@@ -143,5 +143,15 @@ func typeAPI(obj *types.TypeName, q types.Qualifier) []string {
 
 // signature returns the parameters and results of a function or method.
 func signature(f *types.Func, q types.Qualifier) string {
-	return strings.TrimPrefix(types.TypeString(f.Signature(), q), "func")
+	sig := f.Signature()
+	if n := sig.Results().Len(); n > 0 && strings.HasPrefix(sig.Results().At(0).Name(), "#") {
+		// The compiler names the results of a function that returns from within a loop
+		// over a function, if the source does not.
+		results := make([]*types.Var, n)
+		for i := range results {
+			results[i] = types.NewParam(token.NoPos, nil, "", sig.Results().At(i).Type())
+		}
+		sig = types.NewSignatureType(nil, nil, nil, sig.Params(), types.NewTuple(results...), sig.Variadic())
+	}
+	return strings.TrimPrefix(types.TypeString(sig, q), "func")
 }

@@ -57,6 +57,7 @@ func TestList(t *testing.T) {
 
 import (
 	"io"
+	"iter"
 	"time"
 )
 
@@ -80,6 +81,12 @@ type (
 
 func F(s *S, rest ...string) (n int, err error) { return 0, nil }
 func (s *S) P()                                 {}
+func (s *S) Find(seq iter.Seq[int]) (int, error) {
+	for n := range seq {
+		return n, nil
+	}
+	return 0, Err
+}
 func (S) V(io.Reader) int                       { return 0 }
 func (un) Exported()                            {}
 func f()                                        {}
@@ -89,6 +96,7 @@ func f()                                        {}
 	require.Equal(t, `pkg a, const N time.Duration = 5
 pkg a, field S.F io.Reader
 pkg a, func F(s *S, rest ...string) (n int, err error)
+pkg a, method (*S) Find(seq iter.Seq[int]) (int, error)
 pkg a, method (*S) P()
 pkg a, method (S) V(io.Reader) int
 pkg a, method I has unexported methods
