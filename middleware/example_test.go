@@ -70,7 +70,7 @@ func Example() {
 	// Output:
 	// 200 hello u1
 	// 200 hello u1
-	// 403 {"success":false,"status":403,"message":"The credential has not the scope that this request needs.","error":{"code":"Forbidden","reason":"insufficient_scope","message":"The credential has not the scope that this request needs."}}
+	// 403 {"success":false,"status":403,"message":"The credential lacks a scope that this request needs.","error":{"code":"Forbidden","reason":"insufficient_scope","message":"The credential lacks a scope that this request needs."}}
 }
 
 // A Guard around the whole mux lets no route be forgotten; the handlers inside

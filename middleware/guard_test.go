@@ -416,6 +416,23 @@ func TestBurst(t *testing.T) {
 	require.EqualValues(t, 2, result.Used)
 }
 
+// A limiter of the host's own is no daily one: it is told under its own name.
+func TestLimiterOfTheHost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	got := do(w.guard(&middleware.Options{Limiter: perMinute{}}).Wrap(pong), bearer(w.token.Reveal()))
+	requireRefusal(t, got, 429, policy.BurstLimit)
+	require.Equal(t, `"minute";q=5;w=60`, got.Header().Get("RateLimit-Policy"))
+	require.Equal(t, "31", got.Header().Get("Retry-After"))
+}
+
+// perMinute is a Limiter of a host, and refuses.
+type perMinute struct{ ratelimit.Limiter }
+
+func (perMinute) Take(context.Context, string, int64) (ratelimit.Result, error) {
+	return ratelimit.Result{Name: "minute", Window: time.Minute, Limit: 5, RetryAfter: 30*time.Second + 1}, nil
+}
+
 // failing is a Verifier or Limiter that gives no answer.
 type failing struct {
 	middleware.Verifier

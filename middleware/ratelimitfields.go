@@ -21,9 +21,6 @@ const (
 // shown as that.
 const maxInteger = 999_999_999_999_999
 
-// burstName is the Name of the results of a ratelimit.Burst.
-const burstName = "burst"
-
 // rateLimitFields writes the RateLimit fields of results. The zero value is
 // ready for use.
 type rateLimitFields struct {
@@ -39,8 +36,9 @@ type limitPolicy struct {
 	window time.Duration
 	value  string // of RateLimit-Policy
 
-	// refusal is the last one: all who are over this limit in the same second are
-	// answered alike, so that a flood of them allocates nothing.
+	// refusal is the last one: all who are over a daily limit in the same second are
+	// answered alike, so that a flood of them allocates nothing. Results of a burst
+	// limiter differ in Reset, and seldom share one.
 	refusal atomic.Pointer[Refusal]
 }
 

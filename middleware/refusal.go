@@ -205,9 +205,9 @@ func newRefusal(reason policy.Reason, realm string) *Refusal {
 	case policy.KeyDisabled:
 		f.Status, f.Message = http.StatusForbidden, "The API key was disabled by an owner."
 	case policy.AddressNotAllowed:
-		f.Status, f.Message = http.StatusForbidden, "API keys may not be used from this address."
+		f.Status, f.Message = http.StatusForbidden, "This request may not be made from this address."
 	case policy.InsufficientScope:
-		f.Status, f.Message = http.StatusForbidden, "The credential has not the scope that this request needs."
+		f.Status, f.Message = http.StatusForbidden, "The credential lacks a scope that this request needs."
 	case policy.WrongCredentialKind:
 		f.Status, f.Message = http.StatusForbidden, "This request cannot be made with this kind of credential."
 	case policy.TierNotAllowed:
@@ -289,9 +289,9 @@ func (rs *refusals) failed(cause error) *Refusal {
 // RetryAfter is in whole seconds: two allocations, of the refusal with its header
 // fields and of their text.
 func (rs *refusals) overQuota(result *ratelimit.Result, policyField string) *Refusal {
-	reason := policy.DailyLimit
-	if result.Name == burstName {
-		reason = policy.BurstLimit
+	reason := policy.BurstLimit
+	if result.Name == ratelimit.DailyName {
+		reason = policy.DailyLimit
 	}
 	seconds := int64(result.RetryAfter / time.Second)
 	var buf [64]byte

@@ -45,7 +45,7 @@ type Principal struct {
 	Disabled  bool // the key, by an owner; means nothing for other credentials
 
 	KeyID string // the public prefix of the key; empty unless Credential is APIKey
-	Quota string // what a limiter counts: the key and those it was rotated from or to
+	Quota string // what a limiter counts: the key and those it was rotated from or to; empty: KeyID
 
 	Scopes []string // see [Scope]
 	Tier   string   // see [Tier]

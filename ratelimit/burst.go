@@ -198,7 +198,7 @@ func (b *burstLimiter) result(ok bool, tokens float64, now time.Time) Result {
 	perSecond := float64(b.rate)
 	r := Result{
 		OK:        ok,
-		Name:      "burst",
+		Name:      BurstName,
 		Window:    b.window,
 		Limit:     int64(b.burst),
 		Remaining: int64(min(tokens+perSecond*0.75e-9, float64(b.burst))),

@@ -122,10 +122,10 @@ func (d *Daily) unusable() error {
 	return errNoCounter
 }
 
-// at spends n units of key, 1 or 0, on the day of now, or of d's own clock. It
-// sets r in place, or with an error not at all: that is a large struct, and copying
-// it would cost more than counting. For the same reason its callers are small enough
-// to be inlined.
+// at spends n units of key, 1 or 0, on the day of now, or of d's own clock. It sets
+// r in place, because a Result is large and copying one costs more than counting, and
+// leaves r alone if it returns an error. Its callers are small enough to be inlined,
+// for the same reason.
 func (d *Daily) at(ctx context.Context, key string, limit int64, now time.Time, n int64, r *Result) error {
 	if d == nil || d.counter == nil {
 		return d.unusable()
@@ -149,7 +149,7 @@ func (d *Daily) at(ctx context.Context, key string, limit int64, now time.Time, 
 		return fmt.Errorf("ratelimit: daily: %w", err)
 	}
 	r.OK = ok
-	r.Name = "daily"
+	r.Name = DailyName
 	r.Window = 24 * time.Hour
 	r.Limit = limit
 	r.Used = used

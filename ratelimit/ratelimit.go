@@ -11,6 +11,12 @@ import (
 // counted all the same (D6).
 const Unlimited = -1
 
+// The names of the limiters of this package, in [Result].Name.
+const (
+	DailyName = "daily"
+	BurstName = "burst"
+)
+
 // A Limiter spends a caller's quota. Implementations are safe for concurrent
 // use. Whatever cannot be decided is an error, and comes with the zero Result:
 // the caller refuses then (S76).
@@ -30,7 +36,7 @@ type Limiter interface {
 // zero Result is a refusal.
 type Result struct {
 	OK     bool
-	Name   string        // of the limiter that decided: "daily" or "burst"; the policy name of the RateLimit fields
+	Name   string        // of the limiter that decided, such as DailyName; the policy name of the RateLimit fields
 	Window time.Duration // that Limit is counted over
 
 	Limit     int64 // Unlimited if there is none

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -53,7 +54,7 @@ type Key struct {
 	Revoked    bool      // ended for good, whatever a clock says of RevokedAt
 
 	// Family is what the quota belongs to: the ID of the first of a chain of
-	// rotated keys (D39).
+	// rotated keys (D39). Empty: the key's own ID.
 	Family string
 
 	// Version is 1 for a new key and is raised by the store with every update.
@@ -109,7 +110,7 @@ func NewRecord(k *Key, u *User) *Record {
 		Permitted:  u.Permitted,
 		Disabled:   !k.DisabledAt.IsZero(),
 		KeyID:      k.ID,
-		Quota:      k.Family,
+		Quota:      cmp.Or(k.Family, k.ID),
 		Scopes:     k.Scopes,
 		Tier:       u.Tier,
 		IssuedAt:   k.CreatedAt,
@@ -137,8 +138,8 @@ type Reader interface {
 //
 // They are safe for concurrent use, by other processes too where the medium is
 // shared. Every write is one atomic step, after whose return every read sees it;
-// one that returns an error of this package has changed nothing, and so has one
-// whose context had ended before it began. They read no clock. They copy what
+// one that returns an error of this package has changed nothing, and neither has
+// one whose context had ended before it began. They read no clock. They copy what
 // they are given, never change it, and return copies, but for the Record of
 // Lookup, which is shared.
 //
@@ -161,10 +162,10 @@ type Store interface {
 	// max or more keys whose RevokedAt is zero (S12, S13, D10); a negative max is
 	// no cap. If several apply, any of them is returned.
 	//
-	// A non-nil replaces is a key of the same user to be rotated away, as it was
-	// read but for its RevokedAt, which must be set, and Revoked, which the store writes,
-	// raising the version of that key by one (D39); it does not count toward max
-	// any more. ErrNotFound if there is no key with its ID. ErrConflict if its
+	// A non-nil replaces is the key of the same user that k takes the place of (D39),
+	// as it was read except for RevokedAt, which must be set, and Revoked. The store
+	// writes those two and raises its Version by one; it no longer counts toward max.
+	// ErrNotFound if there is no key with its ID. ErrConflict if its
 	// Version is not current, the stored RevokedAt is not zero, or its Org, User
 	// or Digest are not those stored.
 	InsertKey(ctx context.Context, k, replaces *Key, max int) error

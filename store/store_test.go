@@ -40,6 +40,10 @@ func TestNewRecord(t *testing.T) {
 	}
 	require.Equal(t, want, r.Principal)
 
+	alone := *k
+	alone.Family = ""
+	require.Equal(t, k.ID, store.NewRecord(&alone, u).Principal.Quota)
+
 	// A field that is added to Principal has to be decided on here.
 	v := reflect.ValueOf(*r.Principal)
 	for i := range v.NumField() {

@@ -1,7 +1,6 @@
 package keys
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -118,13 +117,13 @@ func (e *Explanation) add(rule Rule, d policy.Decision) {
 
 // explainQuota asks the limiter what a Guard asks it.
 func (m *Manager) explainQuota(ctx context.Context, e *Explanation, p *policy.Principal) {
-	e.Quota, e.Err = m.limiter.Peek(ctx, cmp.Or(p.Quota, p.KeyID), p.DailyLimit)
-	why := policy.DailyLimit
+	e.Quota, e.Err = m.limiter.Peek(ctx, p.Quota, p.DailyLimit)
+	why := policy.BurstLimit // as a Guard calls every limit but the daily one
 	switch {
 	case e.Err != nil:
 		e.Quota, why = ratelimit.Result{}, policy.StoreUnavailable
-	case e.Quota.Name == "burst":
-		why = policy.BurstLimit
+	case e.Quota.Name == ratelimit.DailyName:
+		why = policy.DailyLimit
 	}
 	e.require(RuleQuota, e.Quota.OK, why)
 }

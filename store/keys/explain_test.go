@@ -164,10 +164,11 @@ func TestExplainOtherLimiters(t *testing.T) {
 		limiter fixed
 		want    policy.Reason
 	}{
-		{"burst", fixed{r: ratelimit.Result{Name: "burst", Limit: 5}}, policy.BurstLimit},
-		{"of the host", fixed{r: ratelimit.Result{Name: "monthly"}}, policy.DailyLimit},
+		{"daily", fixed{r: ratelimit.Result{Name: ratelimit.DailyName}}, policy.DailyLimit},
+		{"burst", fixed{r: ratelimit.Result{Name: ratelimit.BurstName, Limit: 5}}, policy.BurstLimit},
+		{"of the host", fixed{r: ratelimit.Result{Name: "minute"}}, policy.BurstLimit},
 		{"down", fixed{r: ratelimit.Result{OK: true}, err: errDown}, policy.StoreUnavailable},
-		{"zero", fixed{}, policy.DailyLimit},
+		{"zero", fixed{}, policy.BurstLimit},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
