@@ -37,4 +37,6 @@
 // Feed, until [Manager.Close]: call [Manager.Purge] from a timer of the host. It
 // stores no state that can be computed: whether a key is expired, or disabled by
 // the restriction of its organization, is what [StatusOf] finds at that moment.
+//
+// Numbers such as S53 and D27 are those of REQUIREMENTS.md in the repository.
 package keys

@@ -30,12 +30,12 @@ var (
 	// ErrForbidden: the act is an owner's (S22, S30, D12), and the [Actor] is none.
 	ErrForbidden = errors.New("keys: only an owner may do this")
 
-	// ErrUnknownUser: the [Actor] is nobody whom the service was told of. It is an
-	// error for [Manager.Refused].
+	// ErrUnknownUser: the [Actor] is nobody whom the service was told of. No
+	// method returns it: it is for callers of [Manager.Refused].
 	ErrUnknownUser = errors.New("keys: actor is not a known user")
 
 	// ErrCrossOrigin: the act was asked for by a page of another site, in the name of
-	// the [Actor]. It is an error for [Manager.Refused].
+	// the [Actor]. No method returns it: it is for callers of [Manager.Refused].
 	ErrCrossOrigin = errors.New("keys: request comes from another site")
 
 	// ErrAudit: the audit trail is required and cannot be written, so nothing was
@@ -45,7 +45,7 @@ var (
 
 // A FieldError is a problem with one field of the parameters or options that a
 // method was given. All problems of one call are reported together, joined by
-// [errors.Join]; each is found by [errors.As].
+// [errors.Join]: errors.As finds the first, and Unwrap() []error leads to all.
 type FieldError struct {
 	Field   string // the name of the Go field or parameter, such as "DailyLimit"
 	Problem string // for people; it never repeats the value

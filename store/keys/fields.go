@@ -32,7 +32,7 @@ func checkText(s string) string {
 	return checkOptionalText(s)
 }
 
-// checkOptionalText refuses what a store would refuse, or could not index (F80).
+// checkOptionalText refuses what a store would refuse, or could not index.
 func checkOptionalText(s string) string {
 	switch {
 	case len(s) > store.MaxID:
@@ -128,7 +128,7 @@ func (m *Manager) checkDailyLimit(limit int64, a Actor) string {
 }
 
 // checkNotAfter checks the end of a key, as it was given, which must lie after
-// another instant; zero is none. One that would be stored as zero is not (F70).
+// another instant; zero is none. One that would be stored as zero is not.
 func checkNotAfter(t, after time.Time) string {
 	switch {
 	case t.IsZero():

@@ -53,28 +53,20 @@ func (m *Manager) List(ctx context.Context, q store.Query) ([]*store.Key, error)
 	}
 	// The store can leave out what has RevokedAt set, but not only what is revoked
 	// by now.
-	q.Revoked = true
-	q.Limit = max(limit, defaultPage)
+	q.Revoked, q.Limit = true, max(limit, defaultPage)
 	var found []*store.Key
-	for {
-		page, err := m.store.Keys(ctx, q)
+	for page, err := range m.pages(ctx, q) {
 		if err != nil {
 			return nil, fmt.Errorf("keys: list keys: %w", err)
 		}
-		for _, k := range page {
-			if !all && k.RevokedBy(now) {
-				continue
-			}
-			if found = append(found, k); len(found) == limit {
-				return found, nil
-			}
+		if !all {
+			page = unrevoked(page, now)
 		}
-		if len(page) < q.Limit {
-			return found, nil
+		if found = append(found, page...); len(found) >= limit {
+			return found[:limit:limit], nil
 		}
-		last := page[len(page)-1]
-		q.After = store.Cursor{CreatedAt: last.CreatedAt, ID: last.ID}
 	}
+	return found, nil
 }
 
 // Bounds of a page, which are those of [store.Query] and [store.UserQuery].

@@ -119,9 +119,7 @@ func (m *Manager) rotateOnce(ctx context.Context, a *act, p RotateParams) (token
 
 // inGrace counts the replaced keys of a user that still work.
 func (m *Manager) inGrace(ctx context.Context, org, user string, now time.Time) (n int, err error) {
-	q := store.Query{Org: org, User: user, Revoked: true, Limit: 1000}
-	for {
-		page, err := m.store.Keys(ctx, q)
+	for page, err := range m.pages(ctx, store.Query{Org: org, User: user, Revoked: true, Limit: maxPage}) {
 		if err != nil {
 			return 0, err
 		}
@@ -130,10 +128,6 @@ func (m *Manager) inGrace(ctx context.Context, org, user string, now time.Time) 
 				n++
 			}
 		}
-		if len(page) < q.Limit {
-			return n, nil
-		}
-		last := page[len(page)-1]
-		q.After = store.Cursor{CreatedAt: last.CreatedAt, ID: last.ID}
 	}
+	return n, nil
 }

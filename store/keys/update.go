@@ -98,11 +98,8 @@ func (m *Manager) update(ctx context.Context, a *act, p UpdateParams) (*store.Ke
 			}
 			k.NotAfter = notAfter
 		}
-		if p.Disabled != nil && *p.Disabled == k.DisabledAt.IsZero() {
-			k.DisabledAt = time.Time{}
-			if *p.Disabled {
-				k.DisabledAt = now
-			}
+		if p.Disabled != nil {
+			setDisabled(k, *p.Disabled, now)
 		}
 		return true, nil
 	})
@@ -141,12 +138,21 @@ func (m *Manager) disable(ctx context.Context, a *act, actor Actor, ref Ref) (*s
 		return nil, ErrForbidden
 	}
 	return m.change(ctx, a, "disable key", ref, func(k *store.Key, now time.Time) (bool, error) {
-		if !k.DisabledAt.IsZero() {
-			return false, nil
-		}
-		k.DisabledAt = now
-		return true, nil
+		return setDisabled(k, true, now), nil
 	})
+}
+
+// setDisabled disables k as of now, or enables it, and reports whether that changes
+// it.
+func setDisabled(k *store.Key, disabled bool, now time.Time) bool {
+	if disabled != k.DisabledAt.IsZero() {
+		return false
+	}
+	k.DisabledAt = time.Time{}
+	if disabled {
+		k.DisabledAt = now
+	}
+	return true
 }
 
 // Enable undoes [Manager.Disable], with the same errors.
@@ -161,12 +167,8 @@ func (m *Manager) enable(ctx context.Context, a *act, actor Actor, ref Ref) (*st
 	if !actor.Role.manages() {
 		return nil, ErrForbidden
 	}
-	return m.change(ctx, a, "enable key", ref, func(k *store.Key, _ time.Time) (bool, error) {
-		if k.DisabledAt.IsZero() {
-			return false, nil
-		}
-		k.DisabledAt = time.Time{}
-		return true, nil
+	return m.change(ctx, a, "enable key", ref, func(k *store.Key, now time.Time) (bool, error) {
+		return setDisabled(k, false, now), nil
 	})
 }
 

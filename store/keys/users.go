@@ -70,9 +70,10 @@ func usable(u *store.User) (store.User, error) {
 // SignIn brings what is known of a user up to date when the user signs in, and
 // returns it; a user who is not known yet is added. The function is given what is
 // known, to change Email, Tier, Owner or SuspendedAt, or refuses the sign-in by an
-// error, which SignIn returns, wrapped. It is called again if somebody else has
-// changed the user meanwhile, so that nothing that others write is lost, a
-// suspension above all. The grant is not its to change (S32).
+// error, which SignIn returns, wrapped. It may be called several times, on what is
+// known at that moment, so that nothing that others write meanwhile is lost, a
+// suspension above all: it must do nothing but change u. The grant is not its to
+// change (S32).
 //
 // A sign-in that changes nothing writes nothing. In the trail the user is the actor
 // of one that does; one that the function refuses is not there, since it changed
@@ -207,7 +208,7 @@ func (m *Manager) Users(ctx context.Context, q store.UserQuery) ([]*store.User, 
 	return us, nil
 }
 
-// user reads a user from the store. An empty field of a UserQuery would select
+// user reads a user from the store. An empty ID in a UserQuery would select
 // everybody.
 func (m *Manager) user(ctx context.Context, org, id string) (*store.User, error) {
 	if checkText(org) != "" || checkText(id) != "" {
