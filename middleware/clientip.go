@@ -38,8 +38,7 @@ const (
 // PeerIP is the source that gives the address of the peer: of the client where
 // clients connect directly, of the last proxy elsewhere. It reads
 // http.Request.RemoteAddr, which may be "host:port" or a bare address, and no
-// header. An IPv4 address in IPv6 form is given as IPv4, and a zone is dropped
-// (F10, F12).
+// header. An IPv4 address in IPv6 form is given as IPv4, and a zone is dropped.
 //
 // The address of a peer on a unix socket is unknown. RemoteAddr is not asked
 // there, since it is the name that the client's end of the socket is bound to:
@@ -55,7 +54,7 @@ func PeerIP(r *http.Request) netip.Addr {
 // trusted by p, all lines of the header are one list, which is walked from the
 // right, where the nearest proxy wrote, to the first hop that is not trusted:
 // that is the client. What is further left was sent by the client and means
-// nothing (F2, F5). If every hop is trusted, the client is the leftmost.
+// nothing. If every hop is trusted, the client is the leftmost.
 //
 // A hop is an address with or without a port; an IPv6 address may be in
 // brackets, and must be where a port follows. Anything else that the walk meets,

@@ -42,9 +42,8 @@ type credentials struct {
 // read finds the credentials in h, for a zero c. It looks at no more than the
 // three header fields, and counts lines, not values: net/http hands over every
 // line of a repeated field, and a guard that reads the first only is at odds
-// with a proxy that reads the last (RFC 9110 5.3, F30). It fills c in place, since
-// a struct that was just written word by word is slow to copy: that took a tenth of
-// a decision.
+// with a proxy that reads the last (RFC 9110 5.3). It fills c in place, since
+// a struct that was just written word by word is slow to copy (see CONTRIBUTING).
 func (c *credentials) read(h http.Header) {
 	authorization, users, tokens := h[headerAuthorization], h[headerAPIUser], h[headerAPIToken]
 	switch pair := len(users)+len(tokens) > 0; {
@@ -52,7 +51,7 @@ func (c *credentials) read(h http.Header) {
 		c.presented = presentedMultiple
 	case pair:
 		// Half a pair authenticates nobody (S2). A missing half is no empty one
-		// that might match something: it is refused here (F29).
+		// that might match something: it is refused here.
 		if len(users) == 0 || len(tokens) == 0 || users[0] == "" || tokens[0] == "" ||
 			len(users[0]) > maxCredential || len(tokens[0]) > maxCredential {
 			c.presented = presentedMalformed
@@ -75,7 +74,7 @@ func readBearer(value string) (presentation, string) {
 	}
 	rest := value[len(scheme):]
 	if rest != "" && rest[0] != ' ' && isTokenChar(rest[0]) {
-		return presentedNothing, "" // "BearerX": another scheme too (F21)
+		return presentedNothing, "" // "BearerX": another scheme too
 	}
 	token := rest
 	for token != "" && token[0] == ' ' {

@@ -33,7 +33,7 @@
 // Handlers inside of Authenticate are metered only if they are wrapped
 // themselves. Public routes are mounted outside of the Guard: there is no list of
 // exemptions, because a rule about paths that differs from the router's in one
-// detail lets requests through (F38-F41).
+// detail lets requests through.
 //
 // # What it does not do
 //
@@ -43,4 +43,6 @@
 // callers who guess: 128 random bits cannot be guessed, and a counter by address
 // is the proxy's to keep (D43). It does not see what a handler does with a
 // request that it let through.
+//
+// Numbers such as S53 and D27 are those of REQUIREMENTS.md in the repository.
 package middleware

@@ -18,7 +18,7 @@ import (
 //
 // A line that does not follow the grammar is not guessed at: it is one hop that
 // nobody knows, to its very end, because a client may leave a quote open so that
-// what the proxy appends to the line lands inside of it (F7). Repeating "for" in
+// what the proxy appends to the line lands inside of it. Repeating "for" in
 // one element breaks a line, too. Blanks around semicolons, which the grammar
 // does not have but proxies write, are taken.
 func Forwarded(p TrustedProxies) AddrSource {

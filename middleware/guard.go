@@ -153,9 +153,12 @@ func (g *Guard) Check(r *http.Request) (*policy.Principal, error) {
 }
 
 // Admit decides about r and spends one unit of the caller's quota, for
-// frameworks that are not built on net/http handlers. The error is a *[Refusal].
-// Without a limit for the caller the Result is the zero one. As with
-// [Guard.Check] the header of the answer is the framework's to set.
+// frameworks that are not built on net/http handlers. The error is a *[Refusal]. The
+// Result is the zero one if nothing was counted: for a caller without an API key, for
+// a Guard that is Unmetered, where LimiterFailOpen let the request pass, or with a
+// refusal that is not the limiter's. A key without a limit is counted and has Limit
+// [ratelimit.Unlimited]. As with [Guard.Check] the header of the answer is the
+// framework's to set.
 func (g *Guard) Admit(r *http.Request) (caller *policy.Principal, quota ratelimit.Result, err error) {
 	var d decision
 	if f := g.decide(r, &d, &quota); f != nil {
@@ -182,7 +185,7 @@ func (g *Guard) Refuse(w http.ResponseWriter, r *http.Request, f *Refusal) {
 	g.core.opts.Refuse(w, r, f)
 }
 
-// Limiter returns what g spends of, Options.Limiter or its default, for handlers
+// Limiter returns the limiter that g spends from, Options.Limiter or its default, for handlers
 // that show how a quota stands; nil if g is unmetered.
 func (g *Guard) Limiter() ratelimit.Limiter {
 	if g == nil || g.core == nil {

@@ -34,7 +34,9 @@ type Options struct {
 	// Defaults to ratelimit.NewDaily(ratelimit.NewMemory(), nil).
 	Limiter ratelimit.Limiter
 
-	// Now is the clock, read once for each request.
+	// Now is the clock, read once for each request. Of limiters only a
+	// ratelimit.Daily without a Now of its own goes by it, if it is Limiter itself and
+	// no part of ratelimit.All; give others the same Now.
 	// Defaults to time.Now.
 	Now func() time.Time
 

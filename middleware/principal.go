@@ -10,7 +10,7 @@ import (
 )
 
 // The keys of context values are types of their own, so that nothing outside of
-// this package can set or shadow them (F44).
+// this package can set or shadow them.
 type (
 	principalKey struct{}
 	admissionKey struct{}

@@ -25,7 +25,7 @@ const (
 
 // A useRecorder joins the uses of keys in memory and writes them in batches, so
 // that a request costs a map access under a short lock and never a trip to the
-// store (S77, F74).
+// store (S77).
 //
 // It is bounded: between two writes it takes 64 different addresses of a key, so
 // that nobody with many addresses takes the room of others; requests from further

@@ -22,4 +22,6 @@
 // given the client's, see package middleware. It counts nothing: a quota is
 // spent only after all policies have allowed, so it is no policy, see package
 // ratelimit. It does not know HTTP.
+//
+// Numbers such as S53 and D27 are those of REQUIREMENTS.md in the repository.
 package policy

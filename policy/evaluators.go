@@ -117,10 +117,11 @@ func (p *Principal) expired(s *Settings, now time.Time) bool {
 	return ends && noInstant(now)
 }
 
-// reached reports whether now is not before start + after. Nearly always the whole
-// seconds of the three decide, without the instant that would have to be made.
+// reached reports whether now is not before start + after. Whole seconds decide
+// unless the two are within about a second of each other, so that start + after is
+// seldom computed.
 func reached(now, start time.Time, after time.Duration) bool {
-	const far = 1 << 60 // seconds that differences do not overflow with
+	const far = 1 << 60 // seconds: below it differences cannot overflow
 	n, s, whole := now.Unix(), start.Unix(), int64(after/time.Second)
 	if n > -far && n < far && s > -far && s < far && (n-s < whole || n-s > whole+1) {
 		return n-s > whole

@@ -13,7 +13,7 @@ var errNoLimiter = errors.New("ratelimit: All of no limiters, or with a nil one"
 //
 // What the earlier ones took before a later one refused is not given back (D5):
 // so the one whose units matter most comes last, All(burst, daily). Then a
-// client that is too fast spends nothing of its day (F58).
+// client that is too fast spends nothing of its day.
 //
 // A refusal is that of the limiter that refused. An admission is the Result of
 // the last limiter: it is what the client is told, and what a client plans by is

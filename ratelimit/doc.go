@@ -16,7 +16,8 @@
 //
 // Everything that cannot be decided is an error, and the zero [Result] is a
 // refusal: a counter that is down, a limit that has no meaning, a limiter that
-// was not made by its constructor. A caller that ignores nothing refuses then.
+// was not made by its constructor. A caller that looks at the error and at OK fails
+// closed.
 //
 // What the package does not do:
 //
@@ -28,8 +29,11 @@
 //   - It reads no request, writes no header and rounds no time to seconds. That
 //     is the work of package middleware.
 //   - Memory is shared by nobody: several processes admit several times the
-//     limit (D8). Processes that are to share a limit need a Counter that they
-//     share, such as that of package sqlitestore.
+//     limit (D8). Processes that are to share one need a Counter that they share:
+//     sqlitestore on one machine, postgresstore or rediscounter on several.
+//     [Leased] before it saves most of the trips.
 //
 // Who writes a Counter runs it through package ratelimittest.
+//
+// Numbers such as S53 and D27 are those of REQUIREMENTS.md in the repository.
 package ratelimit

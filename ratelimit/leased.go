@@ -18,8 +18,8 @@ const (
 	// expired.
 	leaseMargin = time.Second
 
-	// Of the time after which units lie idle, the ticks in which it is measured, and
-	// in which a refusal is forgotten that may have come early.
+	// The time after which units lie idle is measured in so many ticks, and a refusal
+	// that may have come early is forgotten after one of them.
 	leaseTicks = 4
 
 	// A refusal that may have come early is remembered for that part of the time for
@@ -178,7 +178,7 @@ func NewLeased(l Lender, opts *LeaseOptions) *Leased {
 // lengthens a loan nor ends it.
 func (b *Leased) elapsed() time.Duration { return time.Since(b.start) }
 
-// Add implements [Counter]. An error of the Lender is returned wrapped.
+// Add implements [Counter]. An error of the Lender is returned as it is or wrapped.
 func (b *Leased) Add(ctx context.Context, key string, end time.Time, n, max int64) (count int64, ok bool, err error) {
 	if b == nil || b.lender == nil {
 		return 0, false, b.unusable()

@@ -10,9 +10,8 @@ import (
 const LoanTime = 10 * time.Second
 
 const (
-	// smallLoan is what is lent however low the limit is, and largeLoan however
-	// high: 1 % of an unlimited key's limit would be a count that no limit of the
-	// next hour could stand.
+	// The least and the most that are lent, whatever the limit: 1 % of an unlimited
+	// key's would be more than any limit set later could take back.
 	smallLoan = 10
 	largeLoan = 1000
 

@@ -240,16 +240,16 @@ func (o *CacheOptions) withDefaults() (CacheOptions, error) {
 // cached is answered without a lock, an allocation or a trip to the store.
 // Callers that ask for the same while it is looked up share one trip, which goes
 // on when one of them gives up: its context has the values, but neither the end
-// nor the deadline, of the first caller's (F50). What happens while the store
+// nor the deadline, of the first caller's. What happens while the store
 // fails is in a table of the package's documentation.
 //
 // Only what the store found takes room as a key. Digests that it did not find are
 // remembered apart, in a small table of fixed size in which new ones overwrite
 // old ones. That table only saves trips and decides nothing: a digest that is not
-// in it is asked for (F52).
+// in it is asked for.
 //
 // A record whose digest is not the one asked for, or settings of another
-// organization, are a failure, whatever the reason (F51). So is a record whose
+// organization, are a failure, whatever the reason. So is a record whose
 // parts do not name the same user.
 //
 // The records that a Cache returns are equal to those of its Reader, but not the
@@ -456,7 +456,7 @@ func (c *Cache) userHash(org, user string) uint64 {
 
 // instant returns now as it is kept and compared: as nanoseconds since the cache
 // was made, of the monotonic clock if now has a reading of it. The farthest
-// instants are cut off, so that differences do not overflow (F69).
+// instants are cut off, so that differences do not overflow.
 func (c *Cache) instant(now time.Time) int64 {
 	const farthest = 1 << 62
 	return min(max(int64(now.Sub(c.base)), -farthest), farthest)

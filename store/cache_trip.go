@@ -108,7 +108,7 @@ func (t *trip[T]) wait(ctx context.Context, p *patience) (value T, err error) {
 }
 
 // ask makes trips until one brings an answer that holds, which may be that there
-// is none. With stale the caller is to give what it has, of which servable
+// is none. If stale is true, the caller gives out the answer that it has; servable
 // reports whether it may.
 func ask[T any](ctx context.Context, c *Cache, p *patience, now int64,
 	servable func() bool, join func() (T, *trip[T], error), holds func(*trip[T]) bool,

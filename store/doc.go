@@ -69,4 +69,6 @@
 //	                         from a copy) everything is looked up again
 //	A wake-up is lost        the next poll comes after FeedInterval
 //	Lookups fail, polls not  what was seen and has not changed is used on
+//
+// Numbers such as S53 and D27 are those of REQUIREMENTS.md in the repository.
 package store

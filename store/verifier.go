@@ -39,7 +39,7 @@ func NewVerifier(c *Cache, f *token.Format) (*Verifier, error) {
 	return &Verifier{
 		cache:   c,
 		format:  f,
-		earlier: len(f.Peppers) > 1 || len(f.Peppers) == 1 && f.AcceptUnpeppered,
+		earlier: len(f.Peppers) > 1 || f.AcceptUnpeppered,
 	}, nil
 }
 
@@ -83,6 +83,9 @@ func (v *Verifier) Verify(ctx context.Context, presented string, now time.Time) 
 	if err != nil {
 		return Verified{}, err
 	}
+	// What is cached and holds is answered here, without the calls that verify makes.
+	// Nothing waits in between, so the record need not be looked at again after the
+	// settings.
 	c, at := v.cache, v.cache.instant(now)
 	e := c.shard(&d).table.Load().find(&d)
 	switch {

@@ -73,8 +73,8 @@ func newHMAC(pepper []byte) hasher {
 
 // sum sets d to the digest of s, which has at most maxToken bytes. Making an HMAC
 // state hashes the pepper twice, which is half of the work: so states are kept,
-// and reset between uses. A digest goes to its place and is not returned from call
-// to call, which took longer than finding its key.
+// and reset between uses. A digest is written to its place: returned by value it
+// would be copied at each call, which takes longer than finding its key.
 func (h hasher) sum(s string, d *Digest) {
 	if h.macs == nil {
 		var in [maxToken]byte

@@ -22,4 +22,6 @@
 // image of a token, such as a digest, where a token is due. The format has no
 // checksum: a mistyped token is refused because nobody ever stored its digest.
 // It cannot take back what [Token.Reveal] gave out, nor erase memory.
+//
+// Numbers such as S53 and D27 are those of REQUIREMENTS.md in the repository.
 package token

@@ -101,7 +101,7 @@ type route struct {
 }
 
 // routes returns all there is. Who may call an operation is bound to its handler,
-// never decided by the path (F39). With it stands the action that the trail has for
+// never decided by the path. With it stands the action that the trail has for
 // a call that is refused here; one that gets to the Manager is audited there.
 func (a *api) routes() []route {
 	return []route{

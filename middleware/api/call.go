@@ -88,8 +88,7 @@ func (c *call) refused(err error) {
 // identify finds out who is calling. Organization and user come from the
 // credential, and from nothing else in the request; everything else about the user
 // comes from the store, read anew, so that somebody who was suspended or is no
-// owner any more manages nothing from then on, whatever a token or a cache says
-// (F48, F49).
+// owner any more manages nothing from then on, whatever a token or a cache says.
 func (c *call) identify() error {
 	p, _ := middleware.PrincipalFrom(c.r.Context())
 	addr, _ := middleware.AddrFrom(c.r.Context())

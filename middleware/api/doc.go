@@ -67,4 +67,6 @@
 // somebody was faster; middleware.Options.Observe has that of who was let in. Package
 // refusallog writes the keys that were refused there, since keys manage nothing, to
 // the same trail.
+//
+// Numbers such as S53 and D27 are those of REQUIREMENTS.md in the repository.
 package api

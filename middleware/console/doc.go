@@ -57,4 +57,6 @@
 //
 // It signs nobody in or out, has no state of its own, and reads neither a store nor
 // a clock. It is in English, and its colours follow the browser's scheme.
+//
+// Numbers such as S53 and D27 are those of REQUIREMENTS.md in the repository.
 package console

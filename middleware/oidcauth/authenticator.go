@@ -72,7 +72,7 @@ func (a *Authenticator) Close() error {
 // token.
 func (a *Authenticator) Authenticate(r *http.Request) (*policy.Principal, error) {
 	// BearerToken has refused what is longer than 16 KiB (D41). Counting dots before
-	// anything is cut costs the same for every token (F28).
+	// anything is cut costs the same for every token.
 	token, ok := middleware.BearerToken(r)
 	if !ok || strings.Count(token, ".") != 2 {
 		return nil, middleware.ErrNoCredential

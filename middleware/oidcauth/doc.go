@@ -57,4 +57,6 @@
 // elsewhere than Cognito needs [Options.JWKSURL]. It asks the issuer about no single
 // token. It knows one issuer: a second one needs a service of its own, since the
 // first would refuse its tokens.
+//
+// Numbers such as S53 and D27 are those of REQUIREMENTS.md in the repository.
 package oidcauth

@@ -19,4 +19,6 @@
 // The package does not test what cannot be seen in a moment: that a counter
 // forgets what it may forget, that it lasts, that it is exact among several
 // processes, and that it is fast.
+//
+// Numbers such as S53 and D27 are those of REQUIREMENTS.md in the repository.
 package ratelimittest

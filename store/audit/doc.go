@@ -14,4 +14,6 @@
 //
 // The package keeps no trail of its own: it does not rotate files, sign or chain
 // lines, buffer, or try again. A Sink that should do so is one method.
+//
+// Numbers such as S53 and D27 are those of REQUIREMENTS.md in the repository.
 package audit

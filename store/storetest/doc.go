@@ -9,4 +9,6 @@
 // looks only at what the interfaces show. It does not measure, it does not test
 // what a store does when its medium is damaged, and it does not test
 // ratelimit.Counter, for which there is package ratelimittest.
+//
+// Numbers such as S53 and D27 are those of REQUIREMENTS.md in the repository.
 package storetest

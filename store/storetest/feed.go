@@ -121,7 +121,7 @@ var feedCases = []testCase{
 	},
 	{
 		name: "feed under parallel writes",
-		rule: "A change is in the feed once its write has returned, and never appears before a place that was given out: whoever follows the feed sees every change once, in the order of each writer (F46, F47).",
+		rule: "A change is in the feed once its write has returned, and never appears before a place that was given out: whoever follows the feed sees every change once, in the order of each writer.",
 		run: func(s *suite) {
 			s.need("Feed", s.Feed != nil)
 			start := s.end()

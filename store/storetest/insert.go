@@ -37,14 +37,14 @@ var insertCases = []testCase{
 	},
 	{
 		name: "ID taken",
-		rule: "InsertKey is ErrExists if the ID is taken, in whatever organization and by whatever key, a revoked one too, and changes nothing (D27, F76).",
+		rule: "InsertKey is ErrExists if the ID is taken, in whatever organization and by whatever key, a revoked one too, and changes nothing (D27).",
 		run: func(s *suite) {
 			s.taken(func(k, holder *store.Key) { k.ID = holder.ID })
 		},
 	},
 	{
 		name: "digest taken",
-		rule: "InsertKey is ErrExists if the digest is taken, in whatever organization and by whatever key, a revoked one too, and changes nothing (S71, F79).",
+		rule: "InsertKey is ErrExists if the digest is taken, in whatever organization and by whatever key, a revoked one too, and changes nothing (S71).",
 		run: func(s *suite) {
 			s.taken(func(k, holder *store.Key) { k.Digest = holder.Digest })
 		},
@@ -75,7 +75,7 @@ var insertCases = []testCase{
 	},
 	{
 		name: "cap under parallel creations",
-		rule: "50 creations at once leave exactly 5 keys: the cap is checked in the step that inserts (S13, F54).",
+		rule: "50 creations at once leave exactly 5 keys: the cap is checked in the step that inserts (S13).",
 		run: func(s *suite) {
 			u := s.addUser("acme", "ada")
 			got := s.outcomes(50, func(i int) error {
@@ -147,7 +147,7 @@ var insertCases = []testCase{
 	},
 	{
 		name: "cap is per user",
-		rule: "The cap counts the keys of one user in one organization (S12, F53).",
+		rule: "The cap counts the keys of one user in one organization (S12).",
 		run: func(s *suite) {
 			for n, u := range []*store.User{
 				s.addUser("acme", "ada"), s.addUser("acme", "bob"), s.addUser("globex", "ada"),
@@ -160,7 +160,7 @@ var insertCases = []testCase{
 	},
 	{
 		name: "same key under parallel creations",
-		rule: "Of several creations of one ID or one digest at once exactly one works, the others are ErrExists (D27, F79).",
+		rule: "Of several creations of one ID or one digest at once exactly one works, the others are ErrExists (D27).",
 		run: func(s *suite) {
 			u := s.addUser("acme", "ada")
 			got := s.outcomes(20, func(i int) error {

@@ -109,7 +109,7 @@ var rotateCases = []testCase{
 	},
 	{
 		name: "rotation of another user's key",
-		rule: "The key to be rotated away must be one of the same user in the same organization: all else is refused, and nothing is written (D39, F53).",
+		rule: "The key to be rotated away must be one of the same user in the same organization: all else is refused, and nothing is written (D39).",
 		run: func(s *suite) {
 			ada, bob, namesake := s.addUser("acme", "ada"), s.addUser("acme", "bob"), s.addUser("globex", "ada")
 			old := s.insert(newKey(ada, 1))

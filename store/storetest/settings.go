@@ -120,7 +120,7 @@ var settingsCases = []testCase{
 	},
 	{
 		name: "settings out of range",
-		rule: "UpdateSettings refuses what Settings.Validate reports, and changes nothing (D21, F69).",
+		rule: "UpdateSettings refuses what Settings.Validate reports, and changes nothing (D21).",
 		run: func(s *suite) {
 			set := fullSettings(s, "acme")
 			s.putSettings(set)

@@ -81,7 +81,7 @@ var textCases = []testCase{
 	},
 	{
 		name: "texts that are refused",
-		rule: "A string with a NUL or that is not valid UTF-8 is refused with an error before anything is written, and never cut off (F80).",
+		rule: "A string with a NUL or that is not valid UTF-8 is refused with an error before anything is written, and never cut off.",
 		run: func(s *suite) {
 			for _, bad := range badTexts {
 				s.refusesText(bad, func(err error, what string) {

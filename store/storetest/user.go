@@ -64,7 +64,7 @@ var userCases = []testCase{
 	},
 	{
 		name: "users of organizations",
-		rule: "A user's ID is unique within the organization: the same ID elsewhere is another user, and so is one in another case or with a blank (F53).",
+		rule: "A user's ID is unique within the organization: the same ID elsewhere is another user, and so is one in another case or with a blank.",
 		run: func(s *suite) {
 			users := []*store.User{}
 			for _, org := range []string{"acme", "ACME", "acme ", " ", "acm"} {
