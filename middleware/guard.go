@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/keystile/keystile/policy"
@@ -90,7 +91,9 @@ func (g *Guard) Wrap(h http.Handler) http.Handler {
 		if !g.admit(w, r, &d, &quota) {
 			return
 		}
-		h.ServeHTTP(w, r.WithContext(d.admission(r.Context(), g)))
+		inner := r.WithContext(d.admission(r.Context(), g))
+		h.ServeHTTP(w, inner)
+		r.MultipartForm = inner.MultipartForm // whose files the server removes
 	})
 }
 
@@ -134,7 +137,9 @@ func (g *Guard) Authenticate(h http.Handler) http.Handler {
 				g.core.settle(r, &d, nil)
 			}
 		}()
-		h.ServeHTTP(w, r.WithContext(a))
+		inner := r.WithContext(a)
+		h.ServeHTTP(w, inner)
+		r.MultipartForm = inner.MultipartForm
 	})
 }
 
@@ -264,13 +269,19 @@ func (c *core) setHeader(h http.Header, now time.Time, quota *ratelimit.Result, 
 		// x-api-token is not Authorization: shared caches would keep the answer
 		// unless told otherwise (RFC 9111 3.5, D40). The handler may replace this.
 		values[0] = "private"
-		h["Cache-Control"] = values[0:1:1]
+		if !slices.ContainsFunc(h["Cache-Control"], forbidsStoring) {
+			h["Cache-Control"] = values[0:1:1]
+		}
 	}
 	if fields {
 		values[1], values[2] = c.fields.policy(quota).value, rateLimit(quota, now)
 		h[headerRateLimitPolicy], h[headerRateLimit] = values[1:2:2], values[2:3:3]
 	}
 }
+
+// forbidsStoring reports whether a value of Cache-Control, of a handler around the
+// Guard, is stricter than private.
+func forbidsStoring(value string) bool { return strings.Contains(strings.ToLower(value), "no-store") }
 
 // settle notes and observes an admitted request, if that is asked for. It is
 // inlined.
@@ -465,7 +476,8 @@ func (g *Guard) spend(r *http.Request, d *decision, quota *ratelimit.Result) *Re
 		*quota, err = c.opts.Limiter.Take(r.Context(), key, d.Principal.DailyLimit)
 	}
 	switch {
-	case err != nil && !c.opts.LimiterFailOpen:
+	case err != nil && (!c.opts.LimiterFailOpen || r.Context().Err() != nil):
+		// Who has gone away has made the limiter fail: that opens nothing.
 		d.err, *quota = err, ratelimit.Result{}
 		return c.refusals.failed(err)
 	case err != nil:

@@ -1,14 +1,18 @@
 package middleware_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -414,6 +418,87 @@ func TestBurst(t *testing.T) {
 	result, err := daily.Peek(t.Context(), w.key.Family, 0)
 	require.NoError(t, err)
 	require.EqualValues(t, 2, result.Used)
+}
+
+// LimiterFailOpen is for a limiter that fails, and not for a client that goes away.
+func TestLimiterFailOpenIsNotForWhoLeaves(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	g := w.guard(&middleware.Options{LimiterFailOpen: true})
+	ctx, cancel := context.WithCancel(t.Context())
+	_, _, err := g.Admit(bearer(w.token.Reveal()).WithContext(ctx)) // the key is cached
+	require.NoError(t, err)
+	cancel()
+	served := false
+	h := g.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { served = true }))
+	requireRefusal(t, do(h, bearer(w.token.Reveal()).WithContext(ctx)), 503, policy.StoreUnavailable)
+	require.False(t, served)
+}
+
+// What a handler reads of a form is removed by the server, which has the request that
+// the Guard copied.
+func TestUploadsLeaveNoFiles(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	w := newWorld(t)
+	g := w.guard(nil)
+	upload := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if err := r.ParseMultipartForm(1); err != nil {
+			t.Error(err)
+		}
+		files, err := os.ReadDir(dir)
+		if err != nil || len(files) != 1 {
+			t.Error("the upload is in no file:", files, err)
+		}
+	})
+	for name, h := range map[string]http.Handler{"Wrap": g.Wrap(upload), "Authenticate": g.Authenticate(g.Wrap(upload))} {
+		server := httptest.NewServer(h)
+		var body bytes.Buffer
+		form := multipart.NewWriter(&body)
+		part, err := form.CreateFormFile("f", "f")
+		require.NoError(t, err)
+		_, _ = part.Write(make([]byte, 11<<20)) // more than is kept in memory
+		require.NoError(t, form.Close())
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, &body)
+		require.NoError(t, err)
+		r.Header.Set("Authorization", "Bearer "+w.token.Reveal())
+		r.Header.Set("Content-Type", form.FormDataContentType())
+		answer, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		require.NoError(t, answer.Body.Close())
+		server.Close() // waits for the request to be finished
+		require.Equal(t, 200, answer.StatusCode, name)
+		files, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		require.Empty(t, files, name)
+	}
+}
+
+// What is around the Guard may be stricter than private (D40), and a refusal has the
+// length of its own body.
+func TestHeaderOfWhatIsAround(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	g := w.guard(nil)
+	around := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Cache-Control", "No-Store")
+		rw.Header().Set("Content-Length", "3")
+		g.Wrap(nothing).ServeHTTP(rw, r)
+	})
+	require.Equal(t, "No-Store", do(around, pair(testEmail, w.token.Reveal())).Header().Get("Cache-Control"))
+	require.Empty(t, do(around, bearer(unknownToken)).Header().Get("Content-Length"))
+}
+
+// An Accept header is not read without bound.
+func TestLongAcceptIsNotRead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.guard(nil).Wrap(pong)
+	for _, lines := range [][]string{{strings.Repeat(",", 8<<10) + "application/problem+json"}, slices.Repeat([]string{strings.Repeat(",", 99)}, 100)} {
+		r := bearer(unknownToken)
+		r.Header["Accept"] = append(lines, "application/problem+json")
+		require.Equal(t, "application/json; charset=utf-8", do(h, r).Header().Get("Content-Type"))
+	}
 }
 
 // A limiter of the host's own is no daily one: it is told under its own name.

@@ -23,7 +23,8 @@ type Options struct {
 	// Defaults to PeerIP.
 	ClientIP AddrSource
 
-	// LimiterFailOpen lets requests through uncounted while the Limiter fails.
+	// LimiterFailOpen lets requests through uncounted while the Limiter fails, but none
+	// whose client has gone away, which makes every Limiter fail.
 	// The risk is in the name: who can make the counter fail has no limit.
 	// Defaults to false: such requests are answered by 503.
 	LimiterFailOpen bool

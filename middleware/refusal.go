@@ -78,6 +78,7 @@ func (f *Refusal) Write(w http.ResponseWriter, r *http.Request) {
 // or sniff it (D40). Values are shared between answers; their capacity is their
 // length, so that a later Header.Add copies them.
 func (f *Refusal) writeHeader(h http.Header) {
+	delete(h, "Content-Length") // of another body
 	h["Cache-Control"] = valueNoStore
 	h["X-Content-Type-Options"] = valueNoSniff
 	if f.Status != http.StatusTooManyRequests {
@@ -139,7 +140,12 @@ var (
 // acceptsProblem reports whether an Accept field names application/problem+json
 // with a weight that is not zero. A wildcard does not name it (D1).
 func acceptsProblem(lines []string) bool {
+	const most = 8 << 10 // bytes; a client that sends more gets JSON
+	size := 0
 	for _, line := range lines {
+		if size += len(line) + 1; size > most {
+			return false
+		}
 		for item := range strings.SplitSeq(line, ",") {
 			media, params, _ := strings.Cut(item, ";")
 			if strings.EqualFold(strings.TrimSpace(media), "application/problem+json") {

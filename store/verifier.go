@@ -84,8 +84,8 @@ func (v *Verifier) Verify(ctx context.Context, presented string, now time.Time) 
 		return Verified{}, err
 	}
 	// What is cached and holds is answered here, without the calls that verify makes.
-	// Nothing waits in between, so the record need not be looked at again after the
-	// settings.
+	// The record is looked at after the settings: else one that was disabled in between
+	// could be answered with settings that came later.
 	c, at := v.cache, v.cache.instant(now)
 	e := c.shard(&d).table.Load().find(&d)
 	switch {
@@ -93,8 +93,8 @@ func (v *Verifier) Verify(ctx context.Context, presented string, now time.Time) 
 		if !v.earlier && c.absent(&d, at) {
 			return Verified{}, ErrNotFound
 		}
-	case c.usable(e, at):
-		if s := e.owner.cell.current.Load(); c.settingsUsable(e.owner.cell, s, at) {
+	default:
+		if s := e.owner.cell.current.Load(); c.settingsUsable(e.owner.cell, s, at) && c.usable(e, at) {
 			e.use()
 			return Verified{Record: &e.record, Settings: s.settings}, nil
 		}

@@ -14,7 +14,11 @@ type entityTags struct {
 
 // ifMatch reads the If-Match of a request that has to have one (RFC 9110 13.1.1).
 func ifMatch(h http.Header) (entityTags, error) {
+	const most = 8 << 10 // bytes; a list of tags takes more memory than its text
 	value := strings.Join(h["If-Match"], ",")
+	if len(value) > most {
+		return entityTags{}, invalidRequest(http.StatusBadRequest, "malformed_if_match", "If-Match is too long.")
+	}
 	if strings.Trim(value, " \t,") == "" {
 		return entityTags{}, invalidRequest(http.StatusPreconditionRequired, "if_match_required",
 			"This request needs If-Match with the ETag of the settings that it changes.")

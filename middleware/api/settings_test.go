@@ -68,6 +68,7 @@ func TestIfMatch(t *testing.T) {
 		{"quoted twice", `"1"2"`, 400, "InvalidRequest", "malformed_if_match"},
 		{"weak without quotes", `W/1`, 400, "InvalidRequest", "malformed_if_match"},
 		{"any and one", `*, "1"`, 400, "InvalidRequest", "malformed_if_match"},
+		{"too long", `"1"` + strings.Repeat(",", 8<<10), 400, "InvalidRequest", "malformed_if_match"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
