@@ -13,7 +13,8 @@ import (
 
 // A Refusal is the answer to a request that a Guard does not let through, and
 // the error of [Guard.Check] and [Guard.Admit]. It may be shared between
-// requests: do not change it.
+// requests, and so may the values of the header fields that it sets: do not change
+// them in place. Header.Set and Header.Add do not.
 //
 // A handler may make one of its own, for what it refuses itself, and have it
 // written by [Guard.Refuse]: Status, Code, Reason and Message are all it needs.

@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -104,6 +105,7 @@ func (m *Manager) rotateOnce(ctx context.Context, a *act, p RotateParams) (token
 	}
 
 	k := *old
+	k.Family = cmp.Or(old.Family, old.ID)
 	k.Scopes = slices.Clone(old.Scopes)
 	k.CreatedAt = now
 	k.Version = 1

@@ -13,6 +13,7 @@ import (
 	"github.com/keystile/keystile/policy"
 	"github.com/keystile/keystile/store"
 	"github.com/keystile/keystile/store/keys"
+	"github.com/keystile/keystile/token"
 )
 
 // D39: a new token with the same settings and family; the old one works for the
@@ -324,4 +325,20 @@ func TestReplacedKeysAtOnce(t *testing.T) {
 	}
 	require.GreaterOrEqual(t, inGrace, 5)
 	require.LessOrEqual(t, inGrace, 5+4)
+}
+
+// D39: a key that the host inserted without a family hands its quota on all the same.
+func TestRotateWithoutFamily(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	_, made := b.create()
+	tok := token.Generate()
+	d, err := new(token.Format).Digest(tok.Reveal())
+	require.NoError(t, err)
+	k := *made
+	k.ID, k.Digest, k.Family, k.Version = tok.ID(), d, "", 1
+	require.NoError(t, b.mem.InsertKey(t.Context(), &k, nil, -1))
+	_, next, err := b.Rotate(t.Context(), keys.RotateParams{Ref: ref(&k), Grace: time.Hour})
+	require.NoError(t, err)
+	require.Equal(t, tok.ID(), store.NewRecord(next, &store.User{}).Principal.Quota)
 }
