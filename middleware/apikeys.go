@@ -74,15 +74,16 @@ type apiKeys struct {
 // What makes a key that was found an invalid credential. The client sees no
 // difference; Options.Observe does.
 var (
-	errRevoked    = fmt.Errorf("%w: key is revoked", ErrInvalidCredential)
-	errSuspended  = fmt.Errorf("%w: user is suspended", ErrInvalidCredential)
-	errOtherUser  = fmt.Errorf("%w: key of another user than x-api-user", ErrInvalidCredential)
-	errUnknownKey = fmt.Errorf("%w: no such key", ErrInvalidCredential)
-	errUnclaimed  = fmt.Errorf("%w: of no kind that is accepted here", ErrInvalidCredential)
-	errMalformed  = fmt.Errorf("%w: malformed", ErrInvalidCredential)
-	errMultiple   = fmt.Errorf("%w: more than one credential or header line", ErrInvalidCredential)
-	errNoVerifier = errors.New("middleware: APIKeys without a Verifier")
-	errNoRecord   = errors.New("middleware: Verifier returned neither a record nor an error")
+	errRevoked     = fmt.Errorf("%w: key is revoked", ErrInvalidCredential)
+	errSuspended   = fmt.Errorf("%w: user is suspended", ErrInvalidCredential)
+	errOtherUser   = fmt.Errorf("%w: key of another user than x-api-user", ErrInvalidCredential)
+	errUnknownKey  = fmt.Errorf("%w: no such key", ErrInvalidCredential)
+	errUnclaimed   = fmt.Errorf("%w: of no kind that is accepted here", ErrInvalidCredential)
+	errRefusedForm = fmt.Errorf("%w: a key as Bearer, which is refused here", ErrInvalidCredential)
+	errMalformed   = fmt.Errorf("%w: malformed", ErrInvalidCredential)
+	errMultiple    = fmt.Errorf("%w: more than one credential or header line", ErrInvalidCredential)
+	errNoVerifier  = errors.New("middleware: APIKeys without a Verifier")
+	errNoRecord    = errors.New("middleware: Verifier returned neither a record nor an error")
 )
 
 // Authenticate implements Authenticator.
@@ -106,7 +107,10 @@ func (a *apiKeys) verify(ctx context.Context, c *credentials, now time.Time) (st
 		return store.Verified{}, errNoVerifier
 	}
 	switch {
-	case c.presented == presentedBearer && !a.opts.RefuseBearer && a.verifier.Claims(c.token):
+	case c.presented == presentedBearer && a.verifier.Claims(c.token):
+		if a.opts.RefuseBearer {
+			return store.Verified{}, errRefusedForm // a key is nothing else (D33): nobody is asked after us
+		}
 	case c.presented == presentedPair && !a.opts.RefuseHeaderPair:
 	case c.presented == presentedMalformed:
 		return store.Verified{}, errMalformed

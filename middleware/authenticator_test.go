@@ -203,3 +203,17 @@ func TestBearerToken(t *testing.T) {
 		}
 	}
 }
+
+// D33: a key in a form that is refused is not tried as anything else.
+func TestRefusedFormIsFinal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	next := authenticatorFunc(func(*http.Request) (*policy.Principal, error) {
+		return &policy.Principal{Credential: policy.JWT, User: "somebody"}, nil
+	})
+	keysOnly := middleware.APIKeys(w.mgr.Verifier(), &middleware.APIKeyOptions{RefuseBearer: true})
+	h := w.guard(&middleware.Options{Authenticators: []middleware.Authenticator{keysOnly, next}}).Wrap(pong)
+	requireRefusal(t, do(h, bearer(w.token.Reveal())), 401, policy.InvalidToken)
+	require.Equal(t, 200, do(h, bearer("a.jwt.of-somebody")).Code)
+	require.Equal(t, 200, do(h, pair(testEmail, w.token.Reveal())).Code)
+}

@@ -151,8 +151,8 @@ func remoteAddr(r *http.Request) netip.Addr {
 	return a.Unmap().WithZone("")
 }
 
-// parseIPv4Port reads "192.0.2.1:80", which is what nearly every request has, in a
-// third of the time that the general way takes. That decides about everything that
+// parseIPv4Port reads "192.0.2.1:80", which is what nearly every request has, in
+// half of the time that the general way takes. That decides about everything that
 // is refused here, so that nothing is to be understood in two ways.
 func parseIPv4Port(s string) (a netip.Addr, ok bool) {
 	var addr uint32
