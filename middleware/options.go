@@ -86,8 +86,10 @@ type Options struct {
 	// Defaults to none.
 	Uses store.Uses
 
-	// UsesFailed is called, off the path of requests, with the error of a batch
-	// that the store did not take; it is tried again with the next.
+	// UsesFailed is called, off the path of requests, after a write of which the store
+	// did not take all: the error is the store's, and the rest is tried again with the
+	// next write. It is called too if uses were lost because more keys and addresses
+	// were in use between two writes than there is room to note (65 536).
 	// Defaults to none.
 	UsesFailed func(err error)
 }

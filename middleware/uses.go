@@ -176,8 +176,8 @@ func (u *useRecorder) write(ctx context.Context) error {
 	if len(batch) > 0 {
 		flush()
 	}
-	if failed == nil && lost > 0 {
-		failed = fmt.Errorf("%w: %d requests", errUsesLost, lost)
+	if lost > 0 {
+		failed = errors.Join(failed, fmt.Errorf("%w: %d requests", errUsesLost, lost))
 	}
 	return failed
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 
@@ -179,11 +180,94 @@ func TestUsesAreBounded(t *testing.T) {
 	for range 100_000 {
 		require.Equal(t, 200, do(h, r).Code)
 	}
-	require.ErrorContains(t, g.Close(t.Context()), "uses were lost")
-	uses, _ = sink.total()
+	err := g.Close(t.Context())
+	uses, requests = sink.total()
+	require.ErrorContains(t, err, fmt.Sprintf("uses were lost: more keys and addresses between two writes than can be noted: %d requests", 100_000-requests))
 	require.LessOrEqual(t, uses, 1<<16)
 	for _, b := range sink.batches {
 		require.LessOrEqual(t, len(b), 1000)
+	}
+}
+
+// TestLostUsesAreTold: what is lost for want of room while the store fails is told,
+// once, and with the store's failure.
+func TestLostUsesAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, sink := newWorld(t), &useSink{}
+		down := errors.New("down")
+		sink.fail(down)
+		var told []error
+		g := w.guard(&middleware.Options{
+			Authenticators: []middleware.Authenticator{&anyKeys{}}, Unmetered: true, Now: time.Now,
+			Uses: sink, UsesFailed: func(err error) { told = append(told, err) },
+		})
+		h, r := g.Wrap(pong), bearer(w.token.Reveal())
+		for range 70_000 {
+			require.Equal(t, 200, do(h, r).Code)
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		require.Len(t, told, 1)
+		require.ErrorIs(t, told[0], down)
+		_, lost, ok := strings.Cut(told[0].Error(), "than can be noted: ")
+		require.True(t, ok, told[0])
+
+		sink.fail(nil)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		_, requests := sink.total()
+		require.Equal(t, fmt.Sprintf("%d requests", 70_000-requests), lost, "the rest is written")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Len(t, told, 1, "it is told once")
+		require.NoError(t, g.Close(t.Context()))
+	})
+}
+
+// TestUsesOfAClockThatStepsBack: the first use is the earliest, the last one the
+// latest, with its User-Agent, in whatever order they are noted.
+func TestUsesOfAClockThatStepsBack(t *testing.T) {
+	t.Parallel()
+	w, sink := newWorld(t), &useSink{}
+	g := w.guard(&middleware.Options{Uses: sink, UseInterval: time.Hour})
+	h, noon := g.Wrap(pong), w.clock.Now()
+	for _, use := range []struct {
+		agent string
+		after time.Duration
+	}{{"second", 0}, {"first", -time.Minute}, {"third", time.Minute}, {"between", 30 * time.Second}} {
+		w.clock.set(noon.Add(use.after))
+		r := bearer(w.token.Reveal())
+		r.Header.Set("User-Agent", use.agent)
+		require.Equal(t, 200, do(h, r).Code)
+	}
+	require.NoError(t, g.Close(t.Context()))
+	require.Len(t, sink.batches, 1)
+	require.Len(t, sink.batches[0], 1)
+	use := sink.batches[0][0]
+	require.EqualValues(t, 4, use.Count)
+	require.Equal(t, noon.Add(-time.Minute), use.First)
+	require.Equal(t, noon.Add(time.Minute), use.Last)
+	require.Equal(t, "third", use.UserAgent)
+}
+
+// TestUsesKeepNothingOfTheRequest: a noted User-Agent is a copy: the string of a
+// request may be a small part of a large one, which would be kept with it.
+func TestUsesKeepNothingOfTheRequest(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	large := strings.Repeat("agent1agent2", 100)
+	for _, agents := range [][]string{{large[:6]}, {large[6:12], large[:6]}} { // noted first, and joined
+		sink := &useSink{}
+		g := w.guard(&middleware.Options{Uses: sink, UseInterval: time.Hour})
+		for _, agent := range agents {
+			r := bearer(w.token.Reveal())
+			r.Header["User-Agent"] = []string{agent}
+			require.Equal(t, 200, do(g.Wrap(pong), r).Code)
+		}
+		require.NoError(t, g.Close(t.Context()))
+		kept := sink.batches[0][0].UserAgent
+		require.Equal(t, "agent1", kept)
+		require.NotSame(t, unsafe.StringData(large), unsafe.StringData(kept))
 	}
 }
 
