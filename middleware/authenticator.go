@@ -29,9 +29,14 @@ var (
 // Options.Observe.
 //
 // A Guard counts the credentials in the headers of a request before it asks any
-// Authenticator, and refuses two. It accepts a principal of kind
-// [policy.Session] only if no credential came in a header: a cookie is sent by
-// browsers unasked, so it must not rescue a request that presented a bad key.
+// Authenticator, and refuses two, and one that cannot be any, such as half a pair
+// (D34). If there is one, an Authenticator sees the request without its cookies, and
+// a principal of kind [policy.Session] counts as ErrNoCredential: what browsers send
+// unasked must not rescue a request that presented a bad key, and a session store that
+// is down must not refuse one that presented a good key. Sessions that are known by
+// something else than a cookie are best asked last.
+//
+// Authenticate must not change the request, which may be a copy.
 type Authenticator interface {
 	Authenticate(r *http.Request) (*policy.Principal, error)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +12,8 @@ import (
 
 	"github.com/keystile/keystile/middleware"
 	"github.com/keystile/keystile/policy"
+	"github.com/keystile/keystile/ratelimit"
+	"github.com/keystile/keystile/store/keys"
 )
 
 // authenticatorFunc makes a function an Authenticator.
@@ -63,7 +66,8 @@ func TestAuthenticatorChain(t *testing.T) {
 		{"session does not rescue a bad key", chain{keyAuth, person(policy.Session)}, bearer(unknownToken), 401, policy.InvalidToken},
 		{"session does not rescue half a pair", chain{keyAuth, person(policy.Session)}, pair(testEmail, ""), 401, policy.InvalidToken},
 		{"session does not replace an unclaimed JWT", chain{keyAuth, person(policy.Session)}, bearer(jwt), 401, policy.InvalidToken},
-		{"session before keys does not win over a key", chain{person(policy.Session), keyAuth}, bearer(w.token.Reveal()), 401, policy.InvalidToken},
+		{"half a pair is judged before anyone is asked (D34)", chain{unused}, pair(testEmail, ""), 401, policy.InvalidToken},
+		{"Bearer without a token, too", chain{unused}, bearer(""), 401, policy.InvalidToken},
 		{"two credentials are counted before anyone is asked", chain{unused}, both(w.token.Reveal()), 400, policy.MultipleCredentials},
 	}
 	for _, test := range tests {
@@ -76,6 +80,144 @@ func TestAuthenticatorChain(t *testing.T) {
 			}
 			requireRefusal(t, got, test.status, test.reason)
 		})
+	}
+}
+
+// TestSessionsBesideHeaderCredentials: D34: cookies are ambient, so a session is looked
+// for only if no header credential came, wherever its Authenticator stands: it neither
+// replaces a key, nor rescues a bad one, nor does its outage refuse a good one.
+func TestSessionsBesideHeaderCredentials(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	down := errors.New("session store: connection refused")
+	byCookie := func(err error) middleware.Authenticator {
+		return authenticatorFunc(func(r *http.Request) (*policy.Principal, error) {
+			if _, none := r.Cookie("session"); none != nil {
+				return nil, fmt.Errorf("%w: %w", middleware.ErrNoCredential, none)
+			}
+			return &policy.Principal{Credential: policy.Session, User: "somebody"}, err
+		})
+	}
+	known := authenticatorFunc(func(*http.Request) (*policy.Principal, error) { // by something else
+		return &policy.Principal{Credential: policy.Session, User: "somebody"}, nil
+	})
+	keyAuth := middleware.APIKeys(w.mgr.Verifier(), &middleware.APIKeyOptions{Now: w.clock.Now})
+	const somebody = "somebody"
+	for _, credential := range []struct {
+		name     string
+		request  *http.Request
+		status   int
+		reason   policy.Reason
+		user     string
+		sessions bool // are asked
+	}{
+		{"good key", bearer(w.token.Reveal()), 200, "", testUser, false},
+		{"good pair", pair(testEmail, w.token.Reveal()), 200, "", testUser, false},
+		{"bad key", bearer(unknownToken), 401, policy.InvalidToken, "", false},
+		{"another kind of token", bearer("a.b.c"), 401, policy.InvalidToken, "", false},
+		{"half a pair", pair(testEmail, ""), 401, policy.InvalidToken, "", false},
+		{"none", do0(), 200, "", somebody, true},
+		{"Basic", basic(), 200, "", somebody, true},
+	} {
+		credential.request.Header.Set("Cookie", "a=b; session=c")
+		for name, sessions := range map[string]middleware.Authenticator{"up": byCookie(nil), "down": byCookie(down), "known otherwise": known} {
+			for order, chain := range map[string][]middleware.Authenticator{"before": {sessions, keyAuth}, "after": {keyAuth, sessions}} {
+				t.Run(strings.Join([]string{credential.name, name, order}, ", "), func(t *testing.T) {
+					t.Parallel()
+					var event middleware.Event
+					g := w.guard(&middleware.Options{
+						Authenticators: chain, Unmetered: true,
+						Observe: func(_ *http.Request, e middleware.Event) { event = e },
+					})
+					user := ""
+					got := do(g.WrapFunc(func(_ http.ResponseWriter, r *http.Request, p *policy.Principal) {
+						user = p.User
+						if cookie, err := r.Cookie("session"); err != nil || cookie.Value != "c" {
+							t.Error("the handler does not see the cookies")
+						}
+					}), credential.request)
+					if name == "down" && credential.sessions {
+						requireRefusal(t, got, 503, policy.StoreUnavailable)
+						require.ErrorIs(t, event.Err, down)
+						return
+					}
+					if credential.status != 200 {
+						requireRefusal(t, got, credential.status, credential.reason)
+						require.ErrorIs(t, event.Err, middleware.ErrInvalidCredential)
+						require.Nil(t, event.Principal)
+						return
+					}
+					require.Equal(t, 200, got.Code, got.Body.String())
+					require.Equal(t, credential.user, user)
+					require.NoError(t, event.Err)
+				})
+			}
+		}
+	}
+}
+
+// TestOrganizationOfAHostsPrincipal: whoever an Authenticator of the host names, the
+// settings of the organization are looked up; if they cannot be, nobody can tell; and an
+// API key is bound by them, whoever found it.
+func TestOrganizationOfAHostsPrincipal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.settings(func(s *policy.Settings) { s.AllowedIPs, _ = policy.ParseIPList("10.0.0.0/8") })
+	down := errors.New("connection refused")
+	for _, test := range []struct {
+		name      string
+		principal policy.Principal
+		verifier  middleware.Verifier
+		status    int
+		reason    policy.Reason
+	}{
+		{"person", policy.Principal{Credential: policy.JWT, Org: testOrg}, w.mgr.Verifier(), 200, ""},
+		{"person, settings down", policy.Principal{Credential: policy.JWT, Org: testOrg}, failing{err: down}, 503, policy.StoreUnavailable},
+		{"nobody's person, settings down", policy.Principal{Credential: policy.JWT}, failing{err: down}, 200, ""},
+		{"key", policy.Principal{Credential: policy.APIKey, KeyID: "k", Org: testOrg, Permitted: true}, w.mgr.Verifier(), 403, policy.AddressNotAllowed},
+		{"key of another", policy.Principal{Credential: policy.APIKey, KeyID: "k", Org: "other", Permitted: true}, w.mgr.Verifier(), 200, ""},
+		{"key, settings down", policy.Principal{Credential: policy.APIKey, KeyID: "k", Org: testOrg, Permitted: true}, failing{err: down}, 503, policy.StoreUnavailable},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var event middleware.Event
+			g, err := middleware.New(test.verifier, &middleware.Options{
+				Authenticators: []middleware.Authenticator{authenticatorFunc(func(*http.Request) (*policy.Principal, error) {
+					return &test.principal, nil
+				})},
+				Observe: func(_ *http.Request, e middleware.Event) { event = e },
+			})
+			require.NoError(t, err)
+			got := do(g.Wrap(pong), do0())
+			if test.status == 200 {
+				require.Equal(t, 200, got.Code, got.Body.String())
+				return
+			}
+			requireRefusal(t, got, test.status, test.reason)
+			if test.status == 503 {
+				require.ErrorIs(t, event.Err, down)
+			}
+		})
+	}
+}
+
+// TestQuotaOfAHostsKey: a key that an Authenticator of the host found is counted under
+// its Quota, and without one under its ID.
+func TestQuotaOfAHostsKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	daily := ratelimit.NewDaily(ratelimit.NewMemory(), &ratelimit.DailyOptions{Now: w.clock.Now})
+	for name, p := range map[string]policy.Principal{
+		"by-id": {Credential: policy.APIKey, KeyID: "by-id", Permitted: true},
+		"group": {Credential: policy.APIKey, KeyID: "one-of-it", Quota: "group", Permitted: true},
+	} {
+		h := w.guard(&middleware.Options{Limiter: daily, Authenticators: []middleware.Authenticator{
+			authenticatorFunc(func(*http.Request) (*policy.Principal, error) { return &p, nil }),
+		}}).Wrap(pong)
+		require.Equal(t, 200, do(h, do0()).Code)
+		result, err := daily.Peek(t.Context(), name, 0)
+		require.NoError(t, err)
+		require.EqualValues(t, 1, result.Used, name)
 	}
 }
 
@@ -166,6 +308,21 @@ func TestAPIKeysAlone(t *testing.T) {
 	require.Error(t, err)
 	require.NotErrorIs(t, err, middleware.ErrNoCredential)
 	require.NotErrorIs(t, err, middleware.ErrInvalidCredential)
+}
+
+// TestAPIKeysClock: outside of a Guard, keys are judged by the given clock.
+func TestAPIKeysClock(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := middleware.APIKeys(w.mgr.Verifier(), &middleware.APIKeyOptions{Now: w.clock.Now})
+	_, _, err := w.mgr.Rotate(t.Context(), keys.RotateParams{Ref: keys.Ref{Org: testOrg, ID: w.key.ID}, Grace: time.Hour})
+	require.NoError(t, err)
+	w.clock.set(w.clock.Now().Add(time.Hour - 1))
+	_, err = a.Authenticate(bearer(w.token.Reveal()))
+	require.NoError(t, err)
+	w.clock.set(w.clock.Now().Add(1))
+	_, err = a.Authenticate(bearer(w.token.Reveal()))
+	require.ErrorContains(t, err, "revoked")
 }
 
 // TestUnmetered: counting turned off by name.

@@ -29,7 +29,9 @@ type Event struct {
 	Quota ratelimit.Result
 
 	// Err is why: which of the things that answer invalid_token it was, or what
-	// failed. With LimiterFailOpen it is set in a request that was let through.
+	// failed. A client that hung up during a look-up is a failure too, with 503, and is
+	// told from the others by errors.Is(Err, context.Canceled). With LimiterFailOpen Err
+	// is set in a request that was let through.
 	Err error
 
 	// Stale says that the key was served from the cache past its time, while the

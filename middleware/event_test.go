@@ -1,17 +1,24 @@
 package middleware_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/keystile/keystile/middleware"
 	"github.com/keystile/keystile/policy"
+	"github.com/keystile/keystile/store"
 	"github.com/keystile/keystile/store/keys"
+	"github.com/keystile/keystile/store/memstore"
+	"github.com/keystile/keystile/token"
 )
 
 // TestOneEventPerRequest: each request is observed once, before its handler, with
@@ -69,6 +76,52 @@ func TestOneEventPerRequest(t *testing.T) {
 			require.NotContains(t, text, gone.Reveal()[17:], test.name)
 		}
 	}
+}
+
+// TestStaleIsVisible: what is served from the cache while the store fails is marked.
+func TestStaleIsVisible(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	down := &outage{Store: w.store.Store}
+	mgr, err := keys.New(down, &keys.Options{Now: w.clock.Now, Cache: &store.CacheOptions{TTL: time.Second, ServeStale: time.Minute}})
+	require.NoError(t, err)
+	t.Cleanup(mgr.Close)
+	var event middleware.Event
+	g, err := middleware.New(mgr.Verifier(), &middleware.Options{
+		Now: w.clock.Now, Observe: func(_ *http.Request, e middleware.Event) { event = e },
+	})
+	require.NoError(t, err)
+	h := g.Wrap(pong)
+	require.Equal(t, 200, do(h, bearer(w.token.Reveal())).Code)
+	require.False(t, event.Stale)
+	down.since.Store(true)
+	w.clock.set(w.clock.Now().Add(2 * time.Second))
+	require.Equal(t, 200, do(h, bearer(w.token.Reveal())).Code)
+	require.True(t, event.Stale)
+	down.since.Store(false)
+	w.clock.set(w.clock.Now().Add(2 * time.Minute))
+	require.Equal(t, 200, do(h, bearer(w.token.Reveal())).Code)
+	require.False(t, event.Stale)
+}
+
+// An outage is a store that fails from some time on.
+type outage struct {
+	*memstore.Store
+	since atomic.Bool
+}
+
+func (o *outage) Lookup(ctx context.Context, d token.Digest) (*store.Record, error) {
+	if o.since.Load() {
+		return nil, errors.New("connection refused")
+	}
+	return o.Store.Lookup(ctx, d)
+}
+
+func (o *outage) Settings(ctx context.Context, org string) (*policy.Settings, error) {
+	if o.since.Load() {
+		return nil, errors.New("connection refused")
+	}
+	return o.Store.Settings(ctx, org)
 }
 
 // FuzzCredentials: whatever stands in the three headers: no panic; only the exact

@@ -192,7 +192,9 @@ func requireRefusal(tb testing.TB, w *httptest.ResponseRecorder, status int, rea
 	}
 	retries := status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable
 	require.Equal(tb, retries, w.Header().Get("Retry-After") != "")
-	require.Equal(tb, status == http.StatusTooManyRequests, w.Header().Get("RateLimit") != "")
+	for _, field := range []string{"RateLimit", "RateLimit-Policy"} { // D4: never on 400, 401, 403
+		require.Equal(tb, status == http.StatusTooManyRequests, w.Header().Get(field) != "", field)
+	}
 }
 
 // refusing is a Limiter at its limit.

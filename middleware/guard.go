@@ -3,6 +3,7 @@ package middleware
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -41,14 +42,11 @@ type core struct {
 }
 
 // New returns a Guard that finds API keys through v, which a Manager of package
-// keys hands out. Its error reports everything that is wrong with opts, as
-// joined values of *[OptionError].
+// keys hands out. Its error reports everything that is wrong, joined: a missing v, and
+// what is wrong with opts as values of *[OptionError].
 //
 // With Options.Uses the Guard runs a goroutine, until [Guard.Close].
 func New(v Verifier, opts *Options) (*Guard, error) {
-	if v == nil {
-		return nil, errors.New("middleware: New without a Verifier")
-	}
 	o, err := opts.withDefaults(v)
 	if err != nil {
 		return nil, err
@@ -78,7 +76,9 @@ func (g *Guard) With(policies ...policy.Policy) *Guard {
 // Inside of Authenticate or Wrap of the same family Wrap does only what is left
 // to do: it evaluates the policies that were not evaluated yet, and spends quota
 // if none was spent. A Wrap around another has spent when the inner one refuses,
-// so handlers with requirements of their own are best put inside of Authenticate.
+// so handlers with requirements of their own are best put inside of Authenticate. It
+// does not look at the key again: in a request that lasts for hours the caller is as
+// the outermost Guard found it.
 // A request that a handler makes up with the context of its own is that of the
 // same caller, whatever credential it carries. It panics if h is nil.
 func (g *Guard) Wrap(h http.Handler) http.Handler {
@@ -250,7 +250,7 @@ func (g *Guard) admit(w http.ResponseWriter, r *http.Request, d *decision, quota
 		return false
 	}
 	private := d.pair && d.outer == nil
-	fields := quota != nil && quota.OK && quota.Limit >= 0 && !g.core.opts.OmitRateLimitFields
+	fields := quota != nil && quota.OK && quota.Limit >= 0 && d.Principal.DailyLimit != ratelimit.Unlimited && !g.core.opts.OmitRateLimitFields
 	if private || fields {
 		g.core.setHeader(w.Header(), d.Time, quota, private, fields)
 	}
@@ -382,10 +382,15 @@ func (g *Guard) judge(r *http.Request, d *decision) *Refusal {
 func (c *core) authenticate(r *http.Request, d *decision) *Refusal {
 	var creds credentials
 	creds.read(r.Header)
-	if creds.presented == presentedMultiple {
+	switch creds.presented {
+	case presentedMultiple:
 		return c.refusals.of(policy.MultipleCredentials)
+	case presentedMalformed: // nobody is asked whether it is somebody all the same (D34)
+		d.err = errMalformed
+		return c.refusals.of(policy.InvalidToken)
+	case presentedPair:
+		d.pair = true
 	}
-	d.pair = creds.presented == presentedPair
 	for _, a := range c.opts.Authenticators {
 		var err error
 		if keys, ok := a.(*apiKeys); ok {
@@ -397,13 +402,10 @@ func (c *core) authenticate(r *http.Request, d *decision) *Refusal {
 				d.Principal, d.Settings, d.stale = verified.Record.Principal, verified.Settings, verified.Stale
 			}
 		} else {
-			d.Principal, err = a.Authenticate(r)
-			if err != nil {
-				d.Principal = nil
-			}
+			d.Principal, err = askHost(a, r, creds.presented)
 		}
 		if err == nil {
-			return c.accept(r, d, creds.presented)
+			return c.accept(r, d)
 		}
 		d.err = err
 		switch {
@@ -422,19 +424,37 @@ func (c *core) authenticate(r *http.Request, d *decision) *Refusal {
 	return c.refusals.of(policy.InvalidToken)
 }
 
+// askHost asks an Authenticator of the host. Where a credential came in a header, a
+// cookie is nobody's: browsers send it unasked (D34).
+func askHost(a Authenticator, r *http.Request, presented presentation) (*policy.Principal, error) {
+	if presented != presentedNothing && len(r.Header["Cookie"]) > 0 {
+		bare := *r
+		bare.Header = maps.Clone(r.Header)
+		delete(bare.Header, "Cookie")
+		r = &bare
+	}
+	p, err := a.Authenticate(r)
+	switch {
+	case err != nil:
+		return nil, err
+	case p == nil:
+		return nil, errNobody
+	case p.Credential == policy.Session && presented != presentedNothing:
+		return nil, ErrNoCredential // a session that is known by something else than a cookie
+	}
+	return p, nil
+}
+
+// errNobody is what is wrong with an Authenticator that gives no answer.
+var errNobody = errors.New("middleware: Authenticator returned neither a principal nor an error")
+
 // noSettings are those of a caller without an organization.
 var noSettings policy.Settings
 
-// accept checks what an Authenticator gave, and completes it.
-func (c *core) accept(r *http.Request, d *decision, presented presentation) *Refusal {
+// accept completes what an Authenticator gave.
+func (c *core) accept(r *http.Request, d *decision) *Refusal {
 	d.err = nil
 	switch {
-	case d.Principal == nil:
-		d.err = errors.New("middleware: Authenticator returned neither a principal nor an error")
-		return c.refusals.failed(d.err)
-	case d.Principal.Credential == policy.Session && presented != presentedNothing:
-		d.err = errUnclaimed
-		return c.refusals.of(policy.InvalidToken)
 	case d.Settings != nil:
 		return nil
 	case d.Principal.Org == "":

@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	_ "time/tzdata" // the tests know the zones wherever they run
 
 	"github.com/stretchr/testify/require"
 
@@ -130,6 +131,34 @@ func TestPresentedCredentials(t *testing.T) {
 			require.NotContains(t, got.Body.String()+fmt.Sprint(got.Header()), secret[9:], "S75: the secret is repeated")
 		})
 	}
+}
+
+// TestLongCredentialsAreNotRead: D41: what is longer than 16 KiB is refused before
+// anybody looks at it, in either form.
+func TestLongCredentialsAreNotRead(t *testing.T) {
+	t.Parallel()
+	const most = 16 << 10
+	var asked []int
+	everybody := authenticatorFunc(func(r *http.Request) (*policy.Principal, error) {
+		presented, _ := middleware.BearerToken(r)
+		asked = append(asked, len(presented)+len(r.Header.Get("x-api-user"))+len(r.Header.Get("x-api-token")))
+		return &policy.Principal{Credential: policy.JWT, User: "somebody"}, nil
+	})
+	h := newWorld(t).guard(&middleware.Options{Authenticators: []middleware.Authenticator{everybody}}).Wrap(pong)
+	long := strings.Repeat("a", most+1)
+	for _, r := range []*http.Request{bearer(long[1:]), pair(long[1:], "t"), pair("u", long[1:])} {
+		asked = nil
+		require.Equal(t, 200, do(h, r).Code)
+		require.Len(t, asked, 1)
+		require.GreaterOrEqual(t, asked[0], most)
+	}
+	for _, r := range []*http.Request{bearer(long), pair(long, "t"), pair("u", long)} {
+		asked = nil
+		requireRefusal(t, do(h, r), 401, policy.InvalidToken)
+		require.Empty(t, asked)
+	}
+	_, ok := middleware.BearerToken(bearer(long))
+	require.False(t, ok)
 }
 
 // TestEmailComparison: D15: blanks around and ASCII case, and nothing else.
@@ -329,6 +358,31 @@ func TestDailyLimit(t *testing.T) {
 	require.Equal(t, 429, do(h, bearer(w.token.Reveal())).Code, "a clock that steps back reopens no finished day")
 }
 
+// TestLongestDay: D4: on a day of 25 hours, t and Retry-After are a day at most.
+func TestLongestDay(t *testing.T) {
+	t.Parallel()
+	newYork, err := time.LoadLocation("America/New_York")
+	require.NoError(t, err)
+	w := newWorld(t)
+	limiter := ratelimit.NewDaily(ratelimit.NewMemory(), &ratelimit.DailyOptions{Limit: 1, Location: newYork})
+	h := w.guard(&middleware.Options{Limiter: limiter}).Wrap(pong)
+	midnight := time.Date(2026, 11, 1, 0, 0, 0, 0, newYork)
+	for _, test := range []struct {
+		after time.Duration
+		want  string
+	}{{0, "86400"}, {time.Hour, "86400"}, {time.Hour + time.Second, "86399"}} {
+		tok, _ := w.create(keys.CreateParams{Org: testOrg, User: testUser, Name: "n"})
+		w.clock.set(midnight.Add(test.after))
+		got := do(h, bearer(tok.Reveal()))
+		require.Equal(t, 200, got.Code)
+		require.Equal(t, `"daily";r=0;t=`+test.want, got.Header().Get("RateLimit"))
+		got = do(h, bearer(tok.Reveal()))
+		requireRefusal(t, got, 429, policy.DailyLimit)
+		require.Equal(t, `"daily";r=0;t=`+test.want, got.Header().Get("RateLimit"))
+		require.Equal(t, test.want, got.Header().Get("Retry-After"))
+	}
+}
+
 // TestDailyLimitOfKey: D6: -1 has no limit and no fields; a limit of its own counts.
 func TestDailyLimitOfKey(t *testing.T) {
 	t.Parallel()
@@ -343,10 +397,17 @@ func TestDailyLimitOfKey(t *testing.T) {
 		require.Empty(t, got.Header().Get("RateLimit"))
 		require.Empty(t, got.Header().Get("RateLimit-Policy"))
 	}
+	burst := w.guard(&middleware.Options{Limiter: ratelimit.NewBurst(1, 1, nil)}).Wrap(pong)
+	got := do(burst, bearer(unlimited.Reveal()))
+	require.Equal(t, 200, got.Code)
+	require.Empty(t, got.Header().Get("RateLimit"), "nor of another limiter")
+	requireRefusal(t, do(burst, bearer(unlimited.Reveal())), 429, policy.BurstLimit)
+	require.NotEmpty(t, do(burst, bearer(three.Reveal())).Header().Get("RateLimit"))
+
 	for range 3 {
 		require.Equal(t, 200, do(h, bearer(three.Reveal())).Code)
 	}
-	got := do(h, bearer(three.Reveal()))
+	got = do(h, bearer(three.Reveal()))
 	requireRefusal(t, got, 429, policy.DailyLimit)
 	require.Equal(t, `"daily";q=3;w=86400`, got.Header().Get("RateLimit-Policy"))
 }
@@ -566,6 +627,21 @@ func TestFailuresNeverLetThrough(t *testing.T) {
 	require.Nil(t, event.Refusal)
 }
 
+// TestClientThatHangsUp: who goes away during a look-up is refused as by a failure, and
+// is told from one in the Event.
+func TestClientThatHangsUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var event middleware.Event
+	h := w.guard(&middleware.Options{Observe: func(_ *http.Request, e middleware.Event) { event = e }}).Wrap(pong)
+	ctx, cancel := context.WithCancel(t.Context())
+	release := make(chan struct{})
+	w.store.block(func() { cancel(); <-release })
+	requireRefusal(t, do(h, bearer(w.token.Reveal()).WithContext(ctx)), 503, policy.StoreUnavailable)
+	require.ErrorIs(t, event.Err, context.Canceled)
+	close(release)
+}
+
 // TestStoreFails: S76 with the real Verifier over a store that is gone.
 func TestStoreFails(t *testing.T) {
 	t.Parallel()
@@ -737,6 +813,17 @@ func TestRefuseHook(t *testing.T) {
 	require.Equal(t, "invalid_token", got.Body.String())
 	require.Equal(t, `Bearer realm="acme", error="invalid_token"`, got.Header().Get("WWW-Authenticate"))
 	require.Equal(t, "no-store", got.Header().Get("Cache-Control"))
+
+	h = w.guard(&middleware.Options{Limiter: refusing{}, Refuse: func(rw http.ResponseWriter, _ *http.Request, f *middleware.Refusal) {
+		rw.WriteHeader(f.Status)
+	}}).Wrap(pong)
+	got = do(h, bearer(w.token.Reveal()))
+	require.Equal(t, 429, got.Code)
+	require.Equal(t, "3600", got.Header().Get("Retry-After"))
+	require.Equal(t, `"daily";q=250;w=86400`, got.Header().Get("RateLimit-Policy"))
+	require.Equal(t, `"daily";r=0;t=3600`, got.Header().Get("RateLimit"))
+	require.Equal(t, "no-store", got.Header().Get("Cache-Control"))
+	require.Equal(t, "nosniff", got.Header().Get("X-Content-Type-Options"))
 }
 
 // TestPrivateAnswers: D40: answers to x-api-token are private unless the handler
@@ -807,13 +894,19 @@ func TestHandlerGetsThePrincipal(t *testing.T) {
 		require.Equal(t, w.key.ID, p.KeyID)
 		require.Equal(t, []string{"reports:read"}, p.Scopes)
 	}
-	g.Wrap(http.HandlerFunc(func(rw http.ResponseWriter, got *http.Request) {
+	inner := http.HandlerFunc(func(rw http.ResponseWriter, got *http.Request) {
 		p, ok := middleware.PrincipalFrom(got.Context())
 		require.True(t, ok)
 		check(rw, got, p)
-	})).ServeHTTP(rec, r)
-	g.WrapFunc(check).ServeHTTP(rec, r)
-	require.Equal(t, 2, reached)
+	})
+	handlers := []http.Handler{
+		g.Wrap(inner), g.WrapFunc(check), g.Authenticate(inner),
+		g.Authenticate(g.Wrap(inner)), g.Authenticate(g.WrapFunc(check)), g.Wrap(g.With().Wrap(inner)),
+	}
+	for _, h := range handlers {
+		h.ServeHTTP(rec, r)
+	}
+	require.Equal(t, len(handlers), reached)
 	_, ok := middleware.PrincipalFrom(t.Context())
 	require.False(t, ok)
 	_, ok = middleware.PrincipalFrom(middleware.WithPrincipal(t.Context(), nil))
@@ -875,7 +968,17 @@ func TestOptionErrors(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	_, err := middleware.New(nil, nil)
-	require.Error(t, err)
+	require.EqualError(t, err, "middleware: New without a Verifier")
+	_, err = middleware.New(nil, &middleware.Options{Realm: `a"b`, Limiter: ratelimit.NewDaily(nil, &ratelimit.DailyOptions{Limit: -5})})
+	for _, problem := range []string{"without a Verifier", "Options.Realm", "Options.Limiter: ratelimit: Daily without a Counter", "DailyOptions.Limit"} {
+		require.ErrorContains(t, err, problem)
+	}
+	none := &middleware.APIKeyOptions{RefuseBearer: true, RefuseHeaderPair: true}
+	_, err = middleware.New(w.mgr.Verifier(), &middleware.Options{
+		Authenticators: []middleware.Authenticator{middleware.APIKeys(nil, none)},
+	})
+	require.EqualError(t, err, "middleware: Options.Authenticators: contains APIKeys without a Verifier\n"+
+		"middleware: Options.Authenticators: contains APIKeys that refuse keys in both forms")
 	_, err = middleware.New(w.mgr.Verifier(), &middleware.Options{
 		Authenticators: []middleware.Authenticator{nil},
 		Realm:          `a"b`,

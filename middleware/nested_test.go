@@ -91,6 +91,19 @@ func TestNestedRefusal(t *testing.T) {
 	require.Zero(t, result.Used)
 }
 
+// TestNestedGuardKnowsTheSettings: a rule that only the inner Guard has goes by the
+// settings and the address that the outer one found.
+func TestNestedGuardKnowsTheSettings(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	g := w.guard(&middleware.Options{Policy: policy.All()})
+	h := g.Authenticate(g.With(policy.AllowedIPs()).Wrap(pong))
+	w.settings(func(s *policy.Settings) { s.AllowedIPs, _ = policy.ParseIPList("192.0.2.1") })
+	require.Equal(t, 200, do(h, bearer(w.token.Reveal())).Code)
+	w.settings(func(s *policy.Settings) { s.AllowedIPs, _ = policy.ParseIPList("10.0.0.0/8") })
+	requireRefusal(t, do(h, bearer(w.token.Reveal())), 403, policy.AddressNotAllowed)
+}
+
 // TestForeignMarksAreNotTrusted: only the Guard's own mark counts: neither a
 // principal that a test put into the context, nor a Guard of another family.
 func TestForeignMarksAreNotTrusted(t *testing.T) {

@@ -31,7 +31,8 @@ type Options struct {
 
 	// Limiter is spent by requests with API keys that passed every policy; it is
 	// asked for the Quota and DailyLimit of the Principal (S61, D5). A Limiter
-	// over ratelimit.Memory counts for this process only.
+	// over ratelimit.Memory counts for this process only. New refuses one that
+	// ratelimit.Validate does.
 	// Defaults to ratelimit.NewDaily(ratelimit.NewMemory(), nil).
 	Limiter ratelimit.Limiter
 
@@ -44,14 +45,15 @@ type Options struct {
 	// Observe is called once for each request, when it is decided and before the
 	// handler runs. With a Guard's Authenticate around other Guards of its family
 	// the inner Guard decides; only a handler without a Guard of its own is observed
-	// after it has returned. A request that one Wrap let through and another one
-	// inside of it refused is observed twice. Observe runs on the path of the
-	// request and must not block; the request must not be kept or changed.
+	// after it has returned. One exception: a request that one Wrap let through and
+	// another one inside of it refused is observed twice. Observe runs on the path of
+	// the request and must not block; the request must not be kept or changed.
 	// Defaults to none.
 	Observe func(r *http.Request, e Event)
 
 	// OmitRateLimitFields leaves the RateLimit fields out of admitted answers,
-	// which saves two allocations; refusals with 429 have them all the same.
+	// which saves two allocations; refusals with 429 have them all the same. Keys whose
+	// daily limit is Unlimited have none in admitted answers anyway (D4).
 	// Defaults to false.
 	OmitRateLimitFields bool
 
@@ -68,7 +70,8 @@ type Options struct {
 	// Refuse writes the answer of a refused request instead of Refusal.Write, also
 	// of what handlers refuse by Guard.Refuse. The header fields that every refusal
 	// needs are set already: the challenge, Retry-After, the RateLimit fields and
-	// Cache-Control.
+	// Cache-Control. It must write the status, f.Status as a rule: for a function that
+	// writes nothing net/http answers 200 and an empty body.
 	// Defaults to the JSON of D1.
 	Refuse func(w http.ResponseWriter, r *http.Request, f *Refusal)
 
@@ -115,16 +118,27 @@ func (o *Options) withDefaults(v Verifier) (Options, error) {
 	}
 	var errs []error
 	bad := func(field, problem string) { errs = append(errs, &OptionError{field, problem}) }
+	if v == nil {
+		errs = append(errs, errors.New("middleware: New without a Verifier"))
+	}
+	for _, a := range opts.Authenticators {
+		switch a := a.(type) {
+		case nil:
+			bad("Authenticators", "contains nil")
+		case *apiKeys:
+			if a.verifier == nil {
+				bad("Authenticators", "contains APIKeys without a Verifier")
+			}
+			if a.opts.RefuseBearer && a.opts.RefuseHeaderPair {
+				bad("Authenticators", "contains APIKeys that refuse keys in both forms")
+			}
+		}
+	}
 	if opts.Authenticators == nil {
 		opts.Authenticators = []Authenticator{APIKeys(v, nil)}
 	}
 	if len(opts.Authenticators) == 0 {
 		bad("Authenticators", "is empty, so that nobody could be let through")
-	}
-	for _, a := range opts.Authenticators {
-		if a == nil {
-			bad("Authenticators", "contains nil")
-		}
 	}
 	if opts.ClientIP == nil {
 		opts.ClientIP = PeerIP
@@ -134,6 +148,9 @@ func (o *Options) withDefaults(v Verifier) (Options, error) {
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now
+	}
+	if err := ratelimit.Validate(opts.Limiter); err != nil {
+		bad("Limiter", err.Error())
 	}
 	if opts.Limiter == nil && !opts.Unmetered {
 		opts.Limiter = ratelimit.NewDaily(ratelimit.NewMemory(), nil) // is handed the Guard's time

@@ -36,7 +36,7 @@ type BurstOptions struct {
 	// Nobody is refused because there are many. The bound holds exactly; as keys
 	// are kept in parts, a part may be full a few per cent before the whole.
 	// Defaults to 100 000, of about 200 bytes each and the key itself. A negative
-	// number is an error, which every Take and Peek returns.
+	// number is an error, which every Take and Peek returns, and [Validate].
 	MaxKeys int
 
 	// Now is the clock. Defaults to time.Now, whose monotonic reading makes the
@@ -69,12 +69,11 @@ func NewBurst(r rate.Limit, burst int, opts *BurstOptions) Limiter {
 	}
 	b := &burstLimiter{rate: r, burst: burst, now: time.Now, seed: maphash.MakeSeed()}
 	fill := float64(burst) / float64(r) // seconds
-	switch {
-	case burst <= 0 || !(r > 0) || r >= rate.Inf || !(fill <= 24*60*60):
-		b.err = errBurst
-	case o.MaxKeys < 0:
-		b.err = errMaxKeys
-	default:
+	b.err = errors.Join(
+		when(burst <= 0 || !(r > 0) || r >= rate.Inf || !(fill <= 24*60*60), errBurst),
+		when(o.MaxKeys < 0, errMaxKeys),
+	)
+	if b.err == nil {
 		b.window = max(duration(fill), 1)
 	}
 	if o.MaxKeys == 0 {

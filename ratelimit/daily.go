@@ -22,7 +22,7 @@ var (
 type DailyOptions struct {
 	// Limit is the limit of keys that have none of their own: requests a day, or
 	// Unlimited. Defaults to 250 (S61). Other negative numbers are an error, which
-	// every Take and Peek returns.
+	// every Take and Peek returns, and [Validate].
 	Limit int64
 
 	// Location is where the day begins at midnight. Defaults to UTC (D4).
@@ -76,8 +76,8 @@ func NewDaily(c Counter, opts *DailyOptions) *Daily {
 		o.Location = time.UTC
 	}
 	d := &Daily{counter: c, limit: o.Limit, location: o.Location, now: o.Now}
-	if o.Limit < Unlimited {
-		d.counter, d.err = nil, errDefaultLimit
+	if d.err = errors.Join(when(c == nil, errNoCounter), problems(c), when(o.Limit < Unlimited, errDefaultLimit)); d.err != nil {
+		d.counter = nil
 	}
 	return d
 }

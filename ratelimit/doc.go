@@ -17,7 +17,8 @@
 // Everything that cannot be decided is an error, and the zero [Result] is a
 // refusal: a counter that is down, a limit that has no meaning, a limiter that
 // was not made by its constructor. A caller that looks at the error and at OK fails
-// closed.
+// closed. [Validate] tells what is wrong with the arguments of a constructor before
+// the first request does.
 //
 // What the package does not do:
 //

@@ -192,3 +192,13 @@ func ExampleCounter() {
 	// true 0 <nil>
 	// false 0 <nil>
 }
+
+// What is wrong with a limiter is told before the first request needs it.
+func ExampleValidate() {
+	leased := ratelimit.NewLeased(nil, nil) // a Lender was forgotten
+	err := ratelimit.Validate(ratelimit.NewDaily(leased, &ratelimit.DailyOptions{Limit: -5}))
+	fmt.Println(err)
+	// Output:
+	// ratelimit: Leased without a Lender
+	// ratelimit: DailyOptions.Limit is negative and not Unlimited
+}

@@ -136,7 +136,8 @@ type Leased struct {
 }
 
 // NewLeased returns a Leased that borrows from l. Nil opts stand for the defaults.
-// If l is nil, or an option has no meaning, every Add returns an error.
+// If l is nil, or an option has no meaning, every Add returns an error, and so does
+// [Validate] of a Daily over it.
 func NewLeased(l Lender, opts *LeaseOptions) *Leased {
 	var o LeaseOptions
 	if opts != nil {
@@ -153,7 +154,6 @@ func NewLeased(l Lender, opts *LeaseOptions) *Leased {
 	}
 	b := &Leased{
 		lender:  l,
-		err:     errNoLender,
 		idle:    o.IdleAfter,
 		timeout: o.Timeout,
 		now:     o.Now,
@@ -162,11 +162,13 @@ func NewLeased(l Lender, opts *LeaseOptions) *Leased {
 		seed:    maphash.MakeSeed(),
 		closed:  make(chan struct{}),
 	}
-	switch {
-	case o.IdleAfter < 0 || o.IdleAfter > LoanTime/2:
-		b.lender, b.err = nil, errLeaseIdle
-	case o.Timeout < 0 || o.Timeout > LoanTime/2:
-		b.lender, b.err = nil, errLeaseTimeout
+	b.err = errors.Join(
+		when(l == nil, errNoLender), problems(l),
+		when(o.IdleAfter < 0 || o.IdleAfter > LoanTime/2, errLeaseIdle),
+		when(o.Timeout < 0 || o.Timeout > LoanTime/2, errLeaseTimeout),
+	)
+	if b.err != nil {
+		b.lender = nil
 	}
 	for i := range b.shards {
 		b.shards[i].table.Store(newLeaseTable(minSlots))
