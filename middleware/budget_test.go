@@ -3,16 +3,19 @@
 package middleware_test
 
 import (
+	"context"
 	"encoding/hex"
 	"fmt"
 	"net/http"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/keystile/keystile/middleware"
 	"github.com/keystile/keystile/policy"
+	"github.com/keystile/keystile/ratelimit"
 )
 
 // TestAllocationBudget: what one request may allocate. The race detector
@@ -79,9 +82,13 @@ func TestBudgetOfUnknownTokens(t *testing.T) {
 	flood := func(from, n int) {
 		for i := from; i < from+n; i++ {
 			values[0] = fmt.Sprintf("Bearer csk_live_%s%08x", hex.EncodeToString([]byte("keystile"))+"00000000", i)
-			h.ServeHTTP(rw, r)
+			rw.status = 0
+			if h.ServeHTTP(rw, r); rw.status != http.StatusUnauthorized {
+				t.Fatal("an unknown key was answered", rw.status)
+			}
 		}
 	}
+	reads := w.store.lookups.Load()
 	const n = 1_000_000
 	flood(0, n/10)
 	before := heap()
@@ -90,9 +97,46 @@ func TestBudgetOfUnknownTokens(t *testing.T) {
 	t.Logf("heap grew by %d bytes over %d unknown tokens", grown, n)
 	require.Less(t, grown, int64(4<<20))
 
-	reads := w.store.lookups.Load()
+	require.EqualValues(t, n, w.store.lookups.Load()-reads, "each was asked for")
+
+	reads = w.store.lookups.Load()
 	require.Equal(t, 200, do(g.Wrap(pong), bearer(w.token.Reveal())).Code)
 	require.Equal(t, reads, w.store.lookups.Load(), "the known key was read again")
+}
+
+// TestBudgetOfLimits: what is kept for the RateLimit fields of different limits is
+// bounded, and the fields are right beyond that.
+func TestBudgetOfLimits(t *testing.T) {
+	limits := &hostLimits{}
+	h := newWorld(t).guard(&middleware.Options{Limiter: limits, Authenticators: []middleware.Authenticator{&anyKeys{}}}).Wrap(nothing)
+	rw, r := newDiscard(), do0()
+	ask := func(n int) {
+		for range n {
+			h.ServeHTTP(rw, r)
+			want := fmt.Sprintf(`"host";q=%d;w=60`, limits.n)
+			if got := rw.header["Ratelimit-Policy"]; len(got) != 1 || got[0] != want {
+				t.Fatal(got, "is not", want)
+			}
+		}
+	}
+	ask(100)
+	before := heap()
+	ask(20_000)
+	grown := int64(heap()) - int64(before)
+	runtime.KeepAlive(h)
+	t.Logf("heap grew by %d bytes over 20 000 limits", grown)
+	require.Less(t, grown, int64(256<<10))
+}
+
+// hostLimits is a Limiter of a host with another limit for each request.
+type hostLimits struct {
+	ratelimit.Limiter
+	n int64
+}
+
+func (l *hostLimits) Take(context.Context, string, int64) (ratelimit.Result, error) {
+	l.n++
+	return ratelimit.Result{OK: true, Name: "host", Window: time.Minute, Limit: l.n}, nil
 }
 
 func heap() uint64 {
