@@ -151,7 +151,7 @@ func (u *useRecorder) write(ctx context.Context) error {
 	var lost int64
 	flush := func() {
 		if failed == nil {
-			failed = u.store.RecordUses(ctx, batch)
+			failed = u.record(ctx, batch)
 		}
 		if failed != nil {
 			for _, use := range batch {
@@ -180,6 +180,17 @@ func (u *useRecorder) write(ctx context.Context) error {
 		failed = errors.Join(failed, fmt.Errorf("%w: %d requests", errUsesLost, lost))
 	}
 	return failed
+}
+
+// record hands a batch to the store. A store that panics has failed: nobody waits for
+// it whose request could, and the program goes on, as net/http does in a handler.
+func (u *useRecorder) record(ctx context.Context, batch []store.Use) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("middleware: the store of uses panicked: %v", p)
+		}
+	}()
+	return u.store.RecordUses(ctx, batch)
 }
 
 // close stops the writing goroutine and writes the rest. Later calls return what

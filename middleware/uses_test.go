@@ -24,11 +24,15 @@ type useSink struct {
 	mu      sync.Mutex
 	batches [][]store.Use
 	err     error
+	panics  bool
 }
 
 func (s *useSink) RecordUses(_ context.Context, uses []store.Use) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.panics {
+		panic("store of the host")
+	}
 	if s.err != nil {
 		return s.err
 	}
@@ -133,6 +137,24 @@ func TestUsesSurviveAFailingStore(t *testing.T) {
 		sink.fail(down)
 		require.Equal(t, 200, do(h, bearer(w.token.Reveal())).Code)
 		require.ErrorIs(t, g.Close(t.Context()), down)
+	})
+}
+
+// TestUsesSurviveAPanickingStore: a store that panics has failed, and the program goes on.
+func TestUsesSurviveAPanickingStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, sink := newWorld(t), &useSink{panics: true}
+		var told []error
+		g := w.guard(&middleware.Options{Uses: sink, Now: time.Now, UsesFailed: func(err error) { told = append(told, err) }})
+		require.Equal(t, 200, do(g.Wrap(pong), bearer(w.token.Reveal())).Code)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		require.Len(t, told, 1)
+		require.ErrorContains(t, told[0], "panicked: store of the host")
+		sink.panics = false
+		require.NoError(t, g.Close(t.Context()))
+		_, requests := sink.total()
+		require.EqualValues(t, 1, requests, "none was lost")
 	})
 }
 
