@@ -76,7 +76,7 @@ func NewDaily(c Counter, opts *DailyOptions) *Daily {
 		o.Location = time.UTC
 	}
 	d := &Daily{counter: c, limit: o.Limit, location: o.Location, now: o.Now}
-	if d.err = errors.Join(when(c == nil, errNoCounter), problems(c), when(o.Limit < Unlimited, errDefaultLimit)); d.err != nil {
+	if d.err = errors.Join(when(c == nil, errNoCounter), validate(c), when(o.Limit < Unlimited, errDefaultLimit)); d.err != nil {
 		d.counter = nil
 	}
 	return d

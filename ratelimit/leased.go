@@ -163,7 +163,7 @@ func NewLeased(l Lender, opts *LeaseOptions) *Leased {
 		closed:  make(chan struct{}),
 	}
 	b.err = errors.Join(
-		when(l == nil, errNoLender), problems(l),
+		when(l == nil, errNoLender), validate(l),
 		when(o.IdleAfter < 0 || o.IdleAfter > LoanTime/2, errLeaseIdle),
 		when(o.Timeout < 0 || o.Timeout > LoanTime/2, errLeaseTimeout),
 	)

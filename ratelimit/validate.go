@@ -2,23 +2,25 @@ package ratelimit
 
 import "errors"
 
-// Validate reports everything that was wrong with the arguments l was made of, joined:
-// what makes each of its Takes an error. The constructors of this package return no
-// error, so that limiters can be nested; a Guard calls Validate when it is made. It looks
-// at limiters and counters of this package, and at those inside of them; of others, and
-// of a nil Limiter, it knows nothing and returns nil. It takes no unit and asks no
-// counter.
-func Validate(l Limiter) error { return problems(l) }
+// Validate reports everything that is wrong with the arguments that l, or what is inside
+// of it, was made of, joined: what makes each of its Takes an error. Constructors of
+// limiters return no error, so that they can be nested; a Guard calls Validate when it is
+// made. It takes no unit and asks no counter.
+//
+// It calls the method "Validate() error" of l, which the limiters and counters of this
+// module have, and those of others may. Of a limiter without one, and of a nil Limiter,
+// it knows nothing and returns nil.
+func Validate(l Limiter) error { return validate(l) }
 
-// problems returns what is wrong with a limiter or counter of this package.
-func problems(v any) error {
-	if v, ok := v.(interface{ problems() error }); ok {
-		return v.problems()
+// validate is Validate for counters and lenders, too.
+func validate(v any) error {
+	if v, ok := v.(interface{ Validate() error }); ok {
+		return v.Validate()
 	}
 	return nil
 }
 
-// when returns err if it is true.
+// when returns err if something is wrong.
 func when(wrong bool, err error) error {
 	if wrong {
 		return err
@@ -26,28 +28,33 @@ func when(wrong bool, err error) error {
 	return nil
 }
 
-func (d *Daily) problems() error {
+// Validate reports what is wrong with the arguments of [NewDaily], and with its Counter,
+// as [Validate] does.
+func (d *Daily) Validate() error {
 	if d == nil || d.counter == nil {
 		return d.unusable()
 	}
 	return nil
 }
 
-func (b *Leased) problems() error {
+// Validate reports what is wrong with the arguments of [NewLeased], and with its Lender,
+// as [Validate] does.
+func (b *Leased) Validate() error {
 	if b == nil || b.lender == nil {
 		return b.unusable()
 	}
 	return nil
 }
 
-func (m *Memory) problems() error { return when(m == nil || m.shards == nil, errNoMemory) }
+// Validate reports whether m was made by [NewMemory], as [Validate] does.
+func (m *Memory) Validate() error { return when(m == nil || m.shards == nil, errNoMemory) }
 
-func (b *burstLimiter) problems() error { return b.err }
+func (b *burstLimiter) Validate() error { return b.err }
 
-func (a all) problems() error {
+func (a all) Validate() error {
 	errs := []error{when(len(a) == 0, errNoLimiter)}
 	for _, l := range a {
-		errs = append(errs, problems(l))
+		errs = append(errs, validate(l))
 	}
 	return errors.Join(errs...)
 }

@@ -65,7 +65,13 @@ func TestValidate(t *testing.T) {
 	}
 	require.NoError(t, ratelimit.Validate(nil))
 	require.NoError(t, ratelimit.Validate(asking{}), "of another package")
+	require.EqualError(t, ratelimit.Validate(ratelimit.NewDaily(badCounter{}, nil)), "bad counter", "which tells")
 }
+
+// badCounter is a counter of another package that tells what is wrong with it.
+type badCounter struct{ ratelimit.Counter }
+
+func (badCounter) Validate() error { return errors.New("bad counter") }
 
 // asking is a limiter of another package that must not be asked.
 type asking struct{ ratelimit.Limiter }

@@ -48,7 +48,7 @@ var (
 
 // New returns a Counter in the server, or the cluster, of client, which it never
 // closes. Nil opts stand for the defaults. If client is nil or an option has no
-// meaning, every call returns an error. So it does with a [redis.Ring], which asks
+// meaning, every call returns an error, and [Counter.Validate] tells. So it does with a [redis.Ring], which asks
 // another server for a quota when one fails, so that what was counted would be
 // forgotten without any error.
 //
@@ -66,24 +66,41 @@ func New(client redis.UniversalClient, opts *Options) *Counter {
 	if o.Timeout == 0 {
 		o.Timeout = time.Second
 	}
-	c := &Counter{client: client, err: errNoClient, prefix: o.Prefix, timeout: o.Timeout}
+	c := &Counter{client: client, prefix: o.Prefix, timeout: o.Timeout}
+	var errs []error
+	if client == nil {
+		errs = append(errs, errNoClient)
+	}
 	if _, ring := client.(*redis.Ring); ring {
-		c.client, c.err = nil, errRing
+		errs = append(errs, errRing)
 	}
 	if o.Timeout < 0 {
-		c.client, c.err = nil, errTimeout
+		errs = append(errs, errTimeout)
+	}
+	if c.err = errors.Join(errs...); c.err != nil {
+		c.client = nil
 	}
 	return c
 }
 
-// check returns why nothing can be asked: the Counter, or a context that has ended.
-func (c *Counter) check(ctx context.Context) error {
+// Validate reports everything that is wrong with the arguments of [New], joined, as
+// [ratelimit.Validate] does. It does not ask the server.
+func (c *Counter) Validate() error {
 	switch {
 	case c == nil || c.client == nil && c.err == nil:
 		return errNoClient
 	case c.client == nil:
 		return c.err
-	case ctx.Err() != nil:
+	}
+	return nil
+}
+
+// check returns why nothing can be asked: the Counter, or a context that has ended.
+func (c *Counter) check(ctx context.Context) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
 		return fmt.Errorf("rediscounter: %w", ctx.Err())
 	}
 	return nil

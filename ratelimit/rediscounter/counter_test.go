@@ -50,9 +50,14 @@ func TestUnusable(t *testing.T) {
 		"no client":        {rediscounter.New(nil, nil), "rediscounter: no client"},
 		"ring":             {rediscounter.New(redis.NewRing(&redis.RingOptions{}), nil), "rediscounter: a redis.Ring forgets counts"},
 		"negative timeout": {rediscounter.New(client, &rediscounter.Options{Timeout: -1}), "rediscounter: Options.Timeout is negative"},
+		"both":             {rediscounter.New(nil, &rediscounter.Options{Timeout: -1}), "rediscounter: no client\nrediscounter: Options.Timeout is negative"},
 	} {
-		t.Run(name, func(t *testing.T) { requireFails(t.Context(), t, test.c, test.want) })
+		t.Run(name, func(t *testing.T) {
+			requireFails(t.Context(), t, test.c, test.want)
+			require.ErrorContains(t, ratelimit.Validate(ratelimit.NewDaily(test.c, nil)), test.want)
+		})
 	}
+	require.NoError(t, ratelimit.Validate(ratelimit.NewDaily(rediscounter.New(client, nil), nil)))
 }
 
 // TestArguments: what the contracts refuse, and a context that has ended, reach no
