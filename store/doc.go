@@ -20,8 +20,8 @@
 // A store decides nothing. It returns revoked, expired and disabled keys as they
 // are, since whether a key works depends on the settings and the time of the
 // request (S40); it checks neither names nor tiers nor who asks, which is for
-// package keys and for the HTTP boundary; and it reads no clock. What it does
-// guarantee are the things that only the place of storage can: that an ID and a
+// package keys and for the HTTP boundary; and it reads no clock, but for the age
+// of a [UseRetention]. What it does guarantee are the things that only the place of storage can: that an ID and a
 // digest are unique, that a user never has more keys than allowed (S13), that a
 // row which changed meanwhile is not overwritten, and that a write is done whole
 // or not at all.

@@ -234,8 +234,8 @@ type UserQuery struct {
 type Uses interface {
 	// RecordUses adds a batch, in one atomic step. Uses of unknown keys are
 	// dropped. Facts only grow: an older use that arrives late adds to the counts
-	// and moves no time back. What is beyond the bounds of a [UseSummary] is
-	// forgotten when the whole batch has been added.
+	// and moves no time back. What is beyond the bounds of a [UseSummary], and of
+	// the store's [UseRetention], is forgotten when the whole batch has been added.
 	//
 	// A use with a Count below 1 or without a time is refused, and the batch with
 	// it. A use whose Last is before its First, as when the clock was set back, is
@@ -244,7 +244,7 @@ type Uses interface {
 
 	// Uses returns the summaries of those keys of an organization, in the order
 	// asked for; one of a key that was never used, or is unknown, has only its
-	// KeyID.
+	// KeyID. Nothing beyond the store's [UseRetention] is among them.
 	Uses(ctx context.Context, org string, keyIDs []string) ([]UseSummary, error)
 }
 
@@ -272,6 +272,36 @@ const (
 	MaxUseAddrs = 10 // the addresses used last are kept
 	MaxUseDays  = 30 // the last days, that of the last use included
 )
+
+// A UseRetention says how much a store keeps of what tells where and with what a
+// key was used: addresses, and the last user agent, which are personal data in
+// many places (S49, D24). The zero UseRetention keeps the last ten addresses of a
+// key, and its user agent, until the key is purged.
+//
+// What is beyond it is never returned by [Uses], and is deleted by RecordUses: of a
+// key when the key is used, and of keys that are not used any more in rounds over
+// all keys, of which one begins an hour after the last has ended, and each call
+// does a part. There is no goroutine for it, so that a service without any use
+// deletes nothing; a call without uses is enough. When and how often a key was
+// used stays: it is needed to tell which keys are idle, and says nothing of where.
+//
+// An address that is used again after it was forgotten starts anew, with a First
+// and a Count of its own. A preview of an address list (keys.Manager.Preview) knows
+// of no addresses but those that are kept. Processes that share a medium should
+// have the same UseRetention: what one of them deletes is gone for all.
+type UseRetention struct {
+	// Addrs is how many addresses of a key are kept, those used last, up to
+	// [MaxUseAddrs]; -1 is none.
+	// Defaults to [MaxUseAddrs].
+	Addrs int
+
+	// Age is for how long an address is kept after the key was last used from it,
+	// and the user agent after the last use of the key; an hour at least. It is
+	// measured by the store's clock and not by what uses say of their time: one that
+	// is ahead makes no other fact older, and its own are kept for as much longer.
+	// Defaults to 0: they are kept, however old they are.
+	Age time.Duration
+}
 
 // A UseSummary is what is known of the use of one key.
 type UseSummary struct {

@@ -36,6 +36,9 @@ type Store struct {
 	users    map[userID]*userRow
 	settings map[string]*policy.Settings // by Org
 	feed     feed
+
+	retention row.Retention
+	rounds    row.Rounds
 }
 
 type userID struct{ org, id string }
@@ -56,7 +59,21 @@ type (
 
 func (k *keyRow) key() *store.Key { return k.record.Key }
 
-// New returns an empty store.
+// Options configure a [Store]. A nil *Options is the zero Options.
+type Options struct {
+	// UseRetention is how much is kept of where keys were used, and for how long
+	// (D24). Each of its rounds is one step, during which nobody else can use the
+	// store.
+	// Defaults to the last ten addresses of a key, until it is purged.
+	UseRetention store.UseRetention
+
+	// Now is the clock that UseRetention goes by. It is read for nothing else.
+	// Defaults to [time.Now].
+	Now func() time.Time
+}
+
+// New returns an empty store with the default options. It cannot fail, as
+// [NewWithOptions] can.
 func New() *Store {
 	return &Store{
 		counter:  ratelimit.NewMemory(),
@@ -65,6 +82,21 @@ func New() *Store {
 		users:    make(map[userID]*userRow),
 		settings: make(map[string]*policy.Settings),
 	}
+}
+
+// NewWithOptions returns an empty store. It reports all problems of opts at once.
+func NewWithOptions(opts *Options) (*Store, error) {
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	retention, err := row.NewRetention("memstore", o.UseRetention, o.Now)
+	if err != nil {
+		return nil, err
+	}
+	s := New()
+	s.retention = retention
+	return s, nil
 }
 
 // Lookup implements [store.Reader]. It allocates nothing: the record was built

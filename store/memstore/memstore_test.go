@@ -28,6 +28,10 @@ func TestStore(t *testing.T) {
 			ForgetChanges: func(ctx context.Context) error {
 				return putUser(ctx, s, "forget", 20_001)
 			},
+			Retaining: func(r store.UseRetention, now func() time.Time) (storetest.Harness, error) {
+				s, err := memstore.NewWithOptions(&memstore.Options{UseRetention: r, Now: now})
+				return storetest.Harness{Store: s, Uses: s}, err
+			},
 		}
 	})
 }
@@ -161,6 +165,33 @@ func BenchmarkLookup(b *testing.B) {
 			}
 		})
 	}
+}
+
+func TestNewReportsAllProblems(t *testing.T) {
+	t.Parallel()
+	s, err := memstore.NewWithOptions(&memstore.Options{UseRetention: store.UseRetention{Addrs: 11, Age: -time.Hour}})
+	require.EqualError(t, err, "memstore: UseRetention.Addrs is above 10\nmemstore: UseRetention.Age is negative")
+	require.Nil(t, s)
+	s, err = memstore.NewWithOptions(nil)
+	require.NoError(t, err)
+	require.NoError(t, putUser(t.Context(), s, "ada", 1))
+}
+
+// What is known of where keys are used is kept for 90 days.
+func ExampleNewWithOptions() {
+	s, err := memstore.NewWithOptions(&memstore.Options{
+		UseRetention: store.UseRetention{Age: 90 * 24 * time.Hour},
+	})
+	if err != nil {
+		panic(err)
+	}
+	_ = s
+
+	_, err = memstore.NewWithOptions(&memstore.Options{
+		UseRetention: store.UseRetention{Age: 90}, // nanoseconds
+	})
+	fmt.Println(err)
+	// Output: memstore: UseRetention.Age is below 1h0m0s
 }
 
 func ExampleNew() {

@@ -22,12 +22,19 @@ func (s *Store) RecordUses(ctx context.Context, uses []store.Use) error {
 		byKey[u.KeyID] = append(byKey[u.KeyID], u)
 	}
 
+	bounds := s.retention.Bounds()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, batch := range byKey {
 		if k, ok := s.keys[id]; ok {
-			row.Add(&k.uses, batch...)
+			bounds.Add(&k.uses, batch...)
 		}
+	}
+	if _, ok := s.rounds.Next(bounds); ok {
+		for _, k := range s.keys {
+			bounds.Apply(&k.uses)
+		}
+		s.rounds.Reached(bounds, "")
 	}
 	return nil
 }
@@ -37,6 +44,7 @@ func (s *Store) Uses(ctx context.Context, org string, keyIDs []string) ([]store.
 	if err := alive(ctx, "uses"); err != nil {
 		return nil, err
 	}
+	bounds := s.retention.Bounds()
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	sums := make([]store.UseSummary, len(keyIDs))
@@ -45,6 +53,7 @@ func (s *Store) Uses(ctx context.Context, org string, keyIDs []string) ([]store.
 			sums[i] = k.uses
 			sums[i].Addrs = slices.Clone(k.uses.Addrs)
 			sums[i].Days = slices.Clone(k.uses.Days)
+			bounds.Apply(&sums[i])
 		}
 		sums[i].KeyID = id
 	}

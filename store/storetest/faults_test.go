@@ -27,7 +27,7 @@ type fault struct {
 	inject  func(f *faulty, h *storetest.Harness)
 }
 
-var faults = slices.Concat(lookupFaults, insertFaults, rotateFaults, writeFaults, listFaults, rowFaults, failureFaults, feedFaults, useFaults)
+var faults = slices.Concat(lookupFaults, insertFaults, rotateFaults, writeFaults, listFaults, rowFaults, failureFaults, feedFaults, useFaults, retentionFaults)
 
 var lookupFaults = []fault{
 	{"looks at half of a digest", "lookup of an unknown digest", func(f *faulty, _ *storetest.Harness) {

@@ -51,7 +51,17 @@ func (f *faulty) harness() storetest.Harness {
 		Store: f, Uses: f, Feed: f,
 		ForgetChanges: f.forgetChanges,
 		Break:         func() error { f.down.Store(true); return nil },
+		Retaining:     retaining,
 	}
+}
+
+// retaining is what a sound store does.
+func retaining(r store.UseRetention, now func() time.Time) (storetest.Harness, error) {
+	s, err := memstore.NewWithOptions(&memstore.Options{UseRetention: r, Now: now})
+	if err != nil {
+		return storetest.Harness{}, err
+	}
+	return (&faulty{Store: s}).harness(), nil
 }
 
 // forgetChanges makes more changes than a memstore keeps.

@@ -35,6 +35,11 @@ type Harness struct {
 	// The case about that is left out if it is nil.
 	Break func() error
 
+	// Retaining makes a Harness like this one, of a store that keeps use facts by a
+	// UseRetention and goes by a clock for it. Of that Harness only Store, Uses and
+	// Close are used. The cases about retention are left out if it is nil.
+	Retaining func(r store.UseRetention, now func() time.Time) (Harness, error)
+
 	// Close, if not nil, is called when a case is over.
 	Close func() error
 }
@@ -97,7 +102,7 @@ func cases() []testCase {
 	for _, group := range [][]testCase{
 		lookupCases, insertCases, rotateCases, updateCases, listCases, purgeCases,
 		userCases, settingsCases, textCases, timeCases, failureCases, handleCases,
-		useCases, feedCases,
+		useCases, retentionCases, feedCases,
 	} {
 		all = append(all, group...)
 	}
