@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -80,6 +81,13 @@ func newPostgresHarness(t *testing.T, dsn, prefix string, connections int) store
 			return err
 		},
 		Break: db.Close,
+		Retaining: func(r store.UseRetention, now func() time.Time) (storetest.Harness, error) {
+			s, err := postgresstore.New(db, &postgresstore.Options{TablePrefix: newPrefix(), UseRetention: r, Now: now})
+			if err != nil {
+				return storetest.Harness{}, err
+			}
+			return storetest.Harness{Store: s, Uses: s}, s.Migrate(t.Context())
+		},
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -81,5 +82,12 @@ func newHarness(t *testing.T, dsn, prefix string, connections int) storetest.Har
 			return err
 		},
 		Break: db.Close,
+		Retaining: func(r store.UseRetention, now func() time.Time) (storetest.Harness, error) {
+			s, err := sqlitestore.New(db, &sqlitestore.Options{TablePrefix: newPrefix(), UseRetention: r, Now: now})
+			if err != nil {
+				return storetest.Harness{}, err
+			}
+			return storetest.Harness{Store: s, Uses: s}, s.Migrate(t.Context())
+		},
 	}
 }

@@ -95,7 +95,9 @@
 //
 // # What it does not do
 //
-// It keeps no token, only digests (S71). It deletes nothing by age: PurgeKeys
-// deletes revoked keys when it is called, in one transaction. It has no
-// goroutines, and never closes the database.
+// It keeps no token, only digests (S71). PurgeKeys deletes revoked keys when
+// it is called, in one transaction. Nothing else is deleted by age, but for
+// addresses and user agents with [Options].UseRetention. What is deleted is unknown
+// to SQL, and stays in the server's files until they are vacuumed, and in its log.
+// It has no goroutines, and never closes the database.
 package postgresstore

@@ -10,6 +10,7 @@ import (
 
 	"github.com/keystile/keystile/ratelimit"
 	"github.com/keystile/keystile/store"
+	"github.com/keystile/keystile/store/internal/row"
 	"github.com/keystile/keystile/store/internal/sqlstore"
 )
 
@@ -28,11 +29,21 @@ type Options struct {
 	// Defaults to 2 seconds, which is as long as a cache waits for a look-up.
 	CountTimeout time.Duration
 
+	// Now is the clock that UseRetention goes by. It is read for nothing else.
+	// Defaults to [time.Now].
+	Now func() time.Time
+
 	// TablePrefix begins the name of every table and index: a lower-case letter
 	// followed by lower-case letters, digits and underscores, 32 bytes at most.
 	// Stores with different prefixes have nothing in common.
 	// Defaults to "keystile_".
 	TablePrefix string
+
+	// UseRetention is how much is kept of where keys were used, and for how long
+	// (D24). Each batch of uses looks at the facts of up to a hundred other keys
+	// while a round is under way.
+	// Defaults to the last ten addresses of a key, until it is purged.
+	UseRetention store.UseRetention
 }
 
 // A Store is a [store.Store], [store.Uses], [store.Feed] and
@@ -75,15 +86,20 @@ func New(db *sql.DB, opts *Options) (*Store, error) {
 	if o.CountTimeout < 0 {
 		errs = append(errs, errors.New("postgresstore: CountTimeout is negative"))
 	}
+	retention, err := row.NewRetention("postgresstore", o.UseRetention, o.Now)
+	if err != nil {
+		errs = append(errs, err)
+	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return &Store{sqlstore.New(db, sqlstore.Postgres, o.TablePrefix), o.TablePrefix + "changes", o.CountTimeout}, nil
+	return &Store{sqlstore.New(db, sqlstore.Postgres, o.TablePrefix, retention), o.TablePrefix + "changes", o.CountTimeout}, nil
 }
 
 // Add implements [ratelimit.Counter], within [Options].CountTimeout. Windows are kept
 // until eight others of the same key were made after them, or until the last key of
-// the family is purged, and no less for being old, since a store reads no clock.
+// the family is purged, and no less for being old, since a store goes by no clock
+// of its own for that.
 func (s *Store) Add(ctx context.Context, key string, end time.Time, n, max int64) (count int64, ok bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.countTimeout)
 	defer cancel()

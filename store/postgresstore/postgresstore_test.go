@@ -113,10 +113,12 @@ func newStore(t *testing.T, f *fake, opts *postgresstore.Options) *postgresstore
 
 func TestNewReportsAllProblems(t *testing.T) {
 	t.Parallel()
-	_, err := postgresstore.New(nil, &postgresstore.Options{TablePrefix: "pg_k", CountTimeout: -1})
+	_, err := postgresstore.New(nil, &postgresstore.Options{TablePrefix: "pg_k", CountTimeout: -1, UseRetention: store.UseRetention{Addrs: -2, Age: 30}})
 	require.ErrorContains(t, err, "postgresstore: db is nil")
 	require.ErrorContains(t, err, "postgresstore: TablePrefix ")
 	require.ErrorContains(t, err, "postgresstore: CountTimeout ")
+	require.ErrorContains(t, err, "postgresstore: UseRetention.Addrs is below -1")
+	require.ErrorContains(t, err, "postgresstore: UseRetention.Age is below 1h0m0s")
 	_, err = postgresstore.New(nil, nil)
 	require.ErrorContains(t, err, "db is nil")
 	newStore(t, new(fake), &postgresstore.Options{TablePrefix: "k"})

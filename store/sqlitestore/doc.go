@@ -57,8 +57,11 @@
 //
 // # What it does not do
 //
-// It keeps no token, only digests (S71). It deletes nothing by age: PurgeKeys
-// deletes revoked keys when it is called, in one transaction, in which no other
-// can write; call it often enough that there are few. It has no goroutines, and
+// It keeps no token, only digests (S71). PurgeKeys deletes revoked keys when
+// it is called, in one transaction, in which no other can write; call it often
+// enough that there are few. Nothing else is deleted by age, but for addresses and
+// user agents with [Options].UseRetention. What is deleted is unknown to SQL, and
+// stays in free pages of the file until they are used again; PRAGMA secure_delete
+// is the host's to set. It has no goroutines, and
 // never closes the database.
 package sqlitestore

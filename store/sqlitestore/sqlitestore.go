@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"github.com/keystile/keystile/ratelimit"
 	"github.com/keystile/keystile/store"
+	"github.com/keystile/keystile/store/internal/row"
 	"github.com/keystile/keystile/store/internal/sqlstore"
 )
 
@@ -21,11 +23,21 @@ var (
 
 // Options configure a [Store]. A nil *Options is the zero Options.
 type Options struct {
+	// Now is the clock that UseRetention goes by. It is read for nothing else.
+	// Defaults to [time.Now].
+	Now func() time.Time
+
 	// TablePrefix begins the name of every table and index: a lower-case letter
 	// followed by lower-case letters, digits and underscores, 32 bytes at most.
 	// Stores with different prefixes have nothing in common.
 	// Defaults to "keystile_".
 	TablePrefix string
+
+	// UseRetention is how much is kept of where keys were used, and for how long
+	// (D24). Each batch of uses looks at the facts of up to a hundred other keys
+	// while a round is under way.
+	// Defaults to the last ten addresses of a key, until it is purged.
+	UseRetention store.UseRetention
 }
 
 // A Store is a [store.Store], [store.Uses], [store.Feed] and
@@ -46,21 +58,28 @@ type base = sqlstore.Store
 // does not use db yet; call [Store.Migrate] or [Store.Validate] before the first
 // use.
 func New(db *sql.DB, opts *Options) (*Store, error) {
-	prefix := "keystile_"
-	if opts != nil && opts.TablePrefix != "" {
-		prefix = opts.TablePrefix
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	if o.TablePrefix == "" {
+		o.TablePrefix = "keystile_"
 	}
 	var errs []error
 	if db == nil {
 		errs = append(errs, errors.New("sqlitestore: db is nil"))
 	}
-	if err := sqlstore.ValidatePrefix(prefix); err != nil {
+	if err := sqlstore.ValidatePrefix(o.TablePrefix); err != nil {
 		errs = append(errs, fmt.Errorf("sqlitestore: TablePrefix %w", err))
+	}
+	retention, err := row.NewRetention("sqlitestore", o.UseRetention, o.Now)
+	if err != nil {
+		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return &Store{sqlstore.New(db, sqlstore.SQLite, prefix)}, nil
+	return &Store{sqlstore.New(db, sqlstore.SQLite, o.TablePrefix, retention)}, nil
 }
 
 // Migrate makes the tables that are missing and changes those of an earlier

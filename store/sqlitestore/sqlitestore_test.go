@@ -86,9 +86,11 @@ func TestNewPrefix(t *testing.T) {
 
 func TestNewReportsAllProblems(t *testing.T) {
 	t.Parallel()
-	_, err := sqlitestore.New(nil, &sqlitestore.Options{TablePrefix: "K"})
+	_, err := sqlitestore.New(nil, &sqlitestore.Options{TablePrefix: "K", UseRetention: store.UseRetention{Addrs: -2, Age: 30}})
 	require.ErrorContains(t, err, "db is nil")
 	require.ErrorContains(t, err, "TablePrefix")
+	require.ErrorContains(t, err, "sqlitestore: UseRetention.Addrs is below -1")
+	require.ErrorContains(t, err, "sqlitestore: UseRetention.Age is below 1h0m0s")
 	_, err = sqlitestore.New(nil, nil)
 	require.ErrorContains(t, err, "db is nil")
 }

@@ -22,7 +22,7 @@ const opCount = "count"
 
 // Add implements [ratelimit.Counter]. Windows are kept until eight others of the
 // same key were made after them, or until the last key of the family is purged,
-// and no less for being old, since a store reads no clock.
+// and no less for being old, since a store goes by no clock of its own for that.
 func (s *Store) Add(ctx context.Context, key string, end time.Time, n, max int64) (count int64, ok bool, err error) {
 	if err := checkCount(end, n); err != nil {
 		return 0, false, s.failure(ctx, opCount, err)

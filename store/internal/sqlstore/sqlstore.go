@@ -17,6 +17,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/keystile/keystile/store/internal/row"
 )
 
 // A Store is a store over a database. It does not own db.
@@ -27,17 +29,21 @@ type Store struct {
 	statements sync.Map          // as they are written here: as the database takes them
 	migrations []migration
 	writers    chan struct{} // holds one element for each goroutine that writes
+	retention  row.Retention
+	rounds     row.Rounds
 }
 
-// New returns a store over db whose tables have names that begin with prefix.
-// The prefix must have passed [ValidatePrefix].
-func New(db *sql.DB, d Dialect, prefix string) *Store {
+// New returns a store over db whose tables have names that begin with prefix, and
+// which keeps use facts as the retention says. The prefix must have passed
+// [ValidatePrefix].
+func New(db *sql.DB, d Dialect, prefix string, retention row.Retention) *Store {
 	return &Store{
 		db:         db,
 		dialect:    d,
 		names:      strings.NewReplacer(defaultPrefix, prefix, "$", d.Placeholder),
 		migrations: d.load(prefix),
 		writers:    make(chan struct{}, d.Writers),
+		retention:  retention,
 	}
 }
 

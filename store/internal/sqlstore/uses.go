@@ -3,9 +3,11 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/keystile/keystile/store"
@@ -40,14 +42,17 @@ func (s *Store) RecordUses(ctx context.Context, uses []store.Use) error {
 		byKey[u.KeyID] = append(byKey[u.KeyID], u)
 	}
 	ids := slices.Collect(maps.Keys(byKey))
-	return s.write(ctx, op, func(tx *sql.Tx) error {
+	bounds := s.retention.Bounds()
+	var reached string
+	var due bool
+	if err := s.write(ctx, op, func(tx *sql.Tx) error {
 		if err := s.lockUses(ctx, tx); err != nil {
 			return err
 		}
 		for chunk := range slices.Chunk(ids, rowsAtOnce) {
 			var sums []store.UseSummary
 			if err := s.eachUses(ctx, tx, chunk, func(_ string, sum store.UseSummary) {
-				row.Add(&sum, byKey[sum.KeyID]...)
+				bounds.Add(&sum, byKey[sum.KeyID]...)
 				sums = append(sums, sum)
 			}); err != nil {
 				return err
@@ -56,8 +61,56 @@ func (s *Store) RecordUses(ctx context.Context, uses []store.Use) error {
 				return err
 			}
 		}
-		return nil
-	})
+		// Asked for while others wait for their turn, so that few look at the same keys.
+		var after string
+		if after, due = s.rounds.Next(bounds); !due {
+			return nil
+		}
+		var err error
+		reached, err = s.forgetUses(ctx, tx, bounds, after)
+		return err
+	}); err != nil {
+		return err
+	}
+	if due {
+		s.rounds.Reached(bounds, reached)
+	}
+	return nil
+}
+
+// forgetUses looks at the use facts of the rowsAtOnce keys after one, in the order
+// of their IDs, and forgets what is not to be kept. It returns the last of these
+// keys, and none after the last one of all.
+//
+// The order is that of the primary key, and not that of the last use: an index of
+// that would have to be written at every use, and would not find an old address of
+// a key that is in use elsewhere. The transaction has the turn of use facts, so
+// that nobody else writes these rows between the reading and the writing.
+func (s *Store) forgetUses(ctx context.Context, tx *sql.Tx, bounds row.Bounds, after string) (last string, err error) {
+	var sums []store.UseSummary
+	looked := 0
+	if err := queryAll(ctx, tx, func(r scanner) error {
+		var sum store.UseSummary
+		err := scanUses(r, nil, &sum)
+		last = sum.KeyID
+		looked++
+		if errors.Is(err, errCorrupt) {
+			// It is a failure for who asks for this key, and not of a batch that has
+			// nothing to do with it. Nor is it overwritten.
+			return nil
+		}
+		if err == nil && bounds.Apply(&sum) {
+			sums = append(sums, sum)
+		}
+		return err
+	}, s.sql(`SELECT u.key_id, u.last_used, u.user_agent, u.addrs, u.days FROM keystile_uses u
+		WHERE u.key_id > $1 ORDER BY u.key_id LIMIT `+strconv.Itoa(rowsAtOnce)), after); err != nil {
+		return "", err
+	}
+	if looked < rowsAtOnce {
+		last = ""
+	}
+	return last, s.putUses(ctx, tx, sums)
 }
 
 // lockUses waits for the turn of a transaction that writes or deletes use facts.
@@ -106,20 +159,10 @@ func (s *Store) eachUses(ctx context.Context, q querier, ids []string, f func(or
 		return ctx.Err()
 	}
 	return queryAll(ctx, q, func(r scanner) error {
-		var (
-			org   string
-			sum   store.UseSummary
-			addrs list[addrUse]
-			days  list[dayUse]
-		)
-		if err := r.Scan(&org, &sum.KeyID, (*instant)(&sum.LastUsed), &sum.UserAgent, &addrs, &days); err != nil {
+		var org string
+		var sum store.UseSummary
+		if err := scanUses(r, &org, &sum); err != nil {
 			return err
-		}
-		for _, a := range addrs {
-			sum.Addrs = append(sum.Addrs, store.AddrUse{Addr: a.Addr, First: fromMicros(a.First), Last: fromMicros(a.Last), Count: a.Count})
-		}
-		for _, d := range days {
-			sum.Days = append(sum.Days, store.DayUse{Day: fromMicros(d.Day), Count: d.Count})
 		}
 		f(org, sum)
 		return nil
@@ -128,12 +171,38 @@ func (s *Store) eachUses(ctx context.Context, q querier, ids []string, f func(or
 		WHERE k.id IN (`+placeholders(1, len(args))+`)`), args...)
 }
 
+// scanUses reads a row of a key's ID, last_used, user_agent, addrs and days, with
+// the organization before them if org is not nil. The ID is read also if one of
+// the others cannot be.
+func scanUses(r scanner, org *string, sum *store.UseSummary) error {
+	var (
+		addrs list[addrUse]
+		days  list[dayUse]
+	)
+	dest := []any{&sum.KeyID, (*instant)(&sum.LastUsed), &sum.UserAgent, &addrs, &days}
+	if org != nil {
+		dest = slices.Insert(dest, 0, any(org))
+	}
+	if err := r.Scan(dest...); err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		sum.Addrs = append(sum.Addrs, store.AddrUse{Addr: a.Addr, First: fromMicros(a.First), Last: fromMicros(a.Last), Count: a.Count})
+	}
+	for _, d := range days {
+		sum.Days = append(sum.Days, store.DayUse{Day: fromMicros(d.Day), Count: d.Count})
+	}
+	return nil
+}
+
 // Uses implements [store.Uses].
 func (s *Store) Uses(ctx context.Context, org string, keyIDs []string) ([]store.UseSummary, error) {
+	bounds := s.retention.Bounds()
 	found := make(map[string]store.UseSummary)
 	for chunk := range slices.Chunk(keyIDs, rowsAtOnce) {
 		if err := s.eachUses(ctx, s.db, chunk, func(of string, sum store.UseSummary) {
 			if of == org {
+				bounds.Apply(&sum)
 				found[sum.KeyID] = sum
 			}
 		}); err != nil {
