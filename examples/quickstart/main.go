@@ -27,17 +27,21 @@ func main() { demo.Main("quickstart", run) }
 
 // run serves until ctx ends.
 func run(ctx context.Context, example *demo.Example) error {
+	if err := demo.CheckFile(*file); err != nil {
+		return err
+	}
 	db, err := sql.Open("sqlite", sqlitestore.DSN(*file))
 	if err != nil {
 		return err
 	}
 	defer db.Close()
+	db.SetMaxOpenConns(8)
 	s, err := sqlitestore.New(db, nil)
 	if err != nil {
 		return err
 	}
 	if err := s.Migrate(ctx); err != nil {
-		return fmt.Errorf("%s: %w", *file, err)
+		return fmt.Errorf("-db %s: %w", *file, err)
 	}
 	// The feed tells the cache what other processes on the file have changed.
 	mgr, err := keys.New(s, &keys.Options{Cache: &store.CacheOptions{Feed: s}})

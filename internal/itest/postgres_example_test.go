@@ -16,7 +16,7 @@ import (
 )
 
 // A node starts examples/postgres with a database.
-func node(t *testing.T, dsn string, args ...string) *quickstart {
+func node(t testing.TB, dsn string, args ...string) *quickstart {
 	t.Helper()
 	binary, err := buildPostgres()
 	require.NoError(t, err)
@@ -28,49 +28,52 @@ func node(t *testing.T, dsn string, args ...string) *quickstart {
 // one revokes is soon refused by both (S19, S46).
 func TestPostgresExample(t *testing.T) {
 	t.Parallel()
-	dsn, _ := newSchema(t)
-	a := node(t, dsn, "-limit", "5")
-	tok := a.token
-	require.NotEmpty(t, tok)
-	b := node(t, dsn, "-limit", "5")
-	require.Empty(t, b.token, "a token is shown once")
-	for range 2 {
+	postgres(t) // skips where there is none
+	oneDay(t, time.Now, func(t testing.TB) {
+		dsn, _ := newSchema(t)
+		a := node(t, dsn, "-limit", "5")
+		tok := a.token
+		require.NotEmpty(t, tok)
+		b := node(t, dsn, "-limit", "5")
+		require.Empty(t, b.token, "a token is shown once")
+		for range 2 {
+			for _, q := range []*quickstart{a, b} {
+				status, body := q.get("/v1/ping", tok)
+				require.Equal(t, 200, status)
+				require.Equal(t, "pong from the protected handler", body)
+			}
+		}
+		require.EqualValues(t, 4, a.used(tok))
+		status, _ := a.get("/v1/ping", tok)
+		require.Equal(t, 200, status)
 		for _, q := range []*quickstart{a, b} {
 			status, body := q.get("/v1/ping", tok)
-			require.Equal(t, 200, status)
-			require.Equal(t, "pong from the protected handler", body)
+			require.Equal(t, 429, status)
+			require.Contains(t, body, `"code":"RateLimitExceeded"`)
 		}
-	}
-	require.EqualValues(t, 4, a.used(tok))
-	status, _ := a.get("/v1/ping", tok)
-	require.Equal(t, 200, status)
-	for _, q := range []*quickstart{a, b} {
-		status, body := q.get("/v1/ping", tok)
-		require.Equal(t, 429, status)
-		require.Contains(t, body, `"code":"RateLimitExceeded"`)
-	}
 
-	require.Zero(t, a.stop())
-	a = node(t, dsn, "-new", "-limit", "5")
-	require.EqualValues(t, 5, a.used(tok), "counts are kept")
-	status, _ = b.get("/v1/ping", a.token)
-	require.Equal(t, 200, status, "a key of another node works at once")
+		require.Zero(t, a.stop())
+		a = node(t, dsn, "-new", "-limit", "5")
+		require.EqualValues(t, 5, a.used(tok), "counts are kept")
+		status, _ = b.get("/v1/ping", a.token)
+		require.Equal(t, 200, status, "a key of another node works at once")
 
-	s, err := postgresstore.New(openPool(t, dsn), nil)
-	require.NoError(t, err)
-	mgr, err := keys.New(s, nil)
-	require.NoError(t, err)
-	require.NoError(t, mgr.Revoke(t.Context(), keys.Actor{Role: keys.Operator}, keys.Ref{Org: "demo", ID: a.token[:17]}))
-	for _, q := range []*quickstart{a, b} {
-		// Well below the 5 seconds after which a cache asks again without a feed.
-		deadline := time.Now().Add(3 * time.Second)
-		for status = 200; status == 200; status, _ = q.get("/v1/usage", a.token) {
-			require.True(t, time.Now().Before(deadline), "the key still works")
+		s, err := postgresstore.New(openPool(t, dsn), nil)
+		require.NoError(t, err)
+		mgr, err := keys.New(s, nil)
+		require.NoError(t, err)
+		require.NoError(t, mgr.Revoke(t.Context(), keys.Actor{Role: keys.Operator}, keys.Ref{Org: "demo", ID: a.token[:17]}))
+		for _, q := range []*quickstart{a, b} {
+			// Well below the 5 seconds after which a cache asks again without a feed.
+			deadline := time.Now().Add(3 * time.Second)
+			for status = 200; status == 200; status, _ = q.get("/v1/usage", a.token) {
+				require.True(t, time.Now().Before(deadline), "the key still works")
+			}
+			require.Equal(t, 401, status)
 		}
-		require.Equal(t, 401, status)
-	}
-	require.Zero(t, a.stop())
-	require.Zero(t, b.stop())
+		require.Zero(t, a.stop())
+		require.Zero(t, b.stop())
+	})
 }
 
 // TestPostgresExampleEnvironment: without -dsn it connects as the environment says.

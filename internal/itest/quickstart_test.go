@@ -3,6 +3,7 @@ package itest
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,6 +21,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/keystile/keystile/store/sqlitestore"
 )
 
 // The examples, each built once for all tests.
@@ -49,10 +52,11 @@ func buildExample(name string) (string, error) {
 type quickstart struct {
 	tb    testing.TB
 	cmd   *exec.Cmd
-	usage string   // what was printed, up to the lines to paste
-	token string   // empty if none was printed
-	curls []string // the lines to paste
-	addr  string   // host:port
+	usage string          // what was printed, up to the lines to paste
+	token string          // empty if none was printed
+	curls []string        // the lines to paste
+	addr  string          // host:port
+	log   strings.Builder // standard error, whole when it has been stopped
 	done  chan struct{}
 }
 
@@ -63,7 +67,7 @@ var (
 
 // startQuickstart runs the example in dir until the test ends, and returns when
 // it has printed how to use it.
-func startQuickstart(t *testing.T, dir string, args ...string) *quickstart {
+func startQuickstart(t testing.TB, dir string, args ...string) *quickstart {
 	t.Helper()
 	binary, err := buildQuickstart()
 	require.NoError(t, err)
@@ -74,11 +78,11 @@ func startQuickstart(t *testing.T, dir string, args ...string) *quickstart {
 
 // startExample is startQuickstart for every example that prints what the
 // quickstart does.
-func startExample(t *testing.T, cmd *exec.Cmd) *quickstart {
+func startExample(t testing.TB, cmd *exec.Cmd) *quickstart {
 	t.Helper()
 	q := &quickstart{tb: t, cmd: cmd, done: make(chan struct{})}
 	q.cmd.Args = append(q.cmd.Args, "-addr", "127.0.0.1:0")
-	q.cmd.Stderr = os.Stderr
+	q.cmd.Stderr = io.MultiWriter(os.Stderr, &q.log)
 	pipe, err := q.cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, q.cmd.Start())
@@ -120,12 +124,30 @@ func (q *quickstart) stop() int {
 	q.tb.Helper()
 	require.NoError(q.tb, q.cmd.Process.Signal(os.Interrupt))
 	<-q.done
-	err := q.cmd.Wait()
+	return exitCode(q.tb, q.cmd.Wait())
+}
+
+// exitCode returns the exit code of a program that has ended with err.
+func exitCode(t testing.TB, err error) int {
+	t.Helper()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		return exit.ExitCode()
+		return exit.ExitCode() // -1 if a signal has ended it
 	}
-	require.NoError(q.tb, err)
+	require.NoError(t, err)
 	return 0
+}
+
+// refused runs an example that is to end by itself, and returns its exit code and
+// what it has printed.
+func refused(t testing.TB, dir, binary string, args ...string) (int, string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	require.NotContains(t, string(out), "keystile on", "it serves")
+	return exitCode(t, err), string(out)
 }
 
 // get asks a path with the token, as Bearer.
@@ -156,6 +178,23 @@ func (q *quickstart) used(token string) int64 {
 	return answer.Data.Used
 }
 
+// usesIn returns how many uses of a token's key are in a file.
+func usesIn(t testing.TB, file, token string) int64 {
+	t.Helper()
+	db, err := sql.Open("sqlite", sqlitestore.DSN(file))
+	require.NoError(t, err)
+	defer db.Close()
+	s, err := sqlitestore.New(db, nil)
+	require.NoError(t, err)
+	sums, err := s.Uses(t.Context(), "demo", []string{token[:17]})
+	require.NoError(t, err)
+	var n int64
+	for _, day := range sums[0].Days {
+		n += day.Count
+	}
+	return n
+}
+
 // needTool skips the test where a tool is missing.
 func needTool(t *testing.T, name string) {
 	t.Helper()
@@ -168,56 +207,59 @@ func needTool(t *testing.T, name string) {
 // counts are kept, -new makes another key, Ctrl-C exits 0.
 func TestQuickstartFirstAndSecondStart(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	q := startQuickstart(t, dir)
-	first := q.token
-	require.NotEmpty(t, first)
-	require.Equal(t, 3, strings.Count(q.usage, first), "shown, and in the two lines to paste")
-	for range 3 {
-		status, body := q.get("/v1/ping", first)
-		require.Equal(t, 200, status)
-		require.Equal(t, "pong from the protected handler", body)
-	}
-	require.EqualValues(t, 3, q.used(first))
-	require.Zero(t, q.stop())
-
-	q = startQuickstart(t, dir)
-	require.Empty(t, q.token, "a token is shown once")
-	require.Contains(t, q.usage, first[:17])
-	require.EqualValues(t, 3, q.used(first), "counts are kept")
-	require.Zero(t, q.stop())
-
-	q = startQuickstart(t, dir, "-new", "-limit", "5")
-	second := q.token
-	require.NotEmpty(t, second)
-	require.NotEqual(t, first, second)
-	for range 2 {
-		status, _ := q.get("/v1/ping", first)
-		require.Equal(t, 200, status)
-	}
-	status, body := q.get("/v1/ping", first)
-	require.Equal(t, 429, status)
-	require.Contains(t, body, `"code":"RateLimitExceeded"`)
-	require.EqualValues(t, 5, q.used(first), "usage answers at the limit and spends nothing")
-	status, _ = q.get("/v1/ping", second)
-	require.Equal(t, 200, status, "S63")
-	require.Zero(t, q.stop())
-
-	// S16, S71: the file holds no secret.
-	for _, name := range []string{"keystile-quickstart.db", "keystile-quickstart.db-wal"} {
-		content, err := os.ReadFile(filepath.Join(dir, name))
-		if errors.Is(err, os.ErrNotExist) && strings.HasSuffix(name, "-wal") {
-			continue
+	oneDay(t, time.Now, func(t testing.TB) {
+		dir := t.TempDir()
+		q := startQuickstart(t, dir)
+		first := q.token
+		require.NotEmpty(t, first)
+		require.Equal(t, 3, strings.Count(q.usage, first), "shown, and in the two lines to paste")
+		for range 3 {
+			status, body := q.get("/v1/ping", first)
+			require.Equal(t, 200, status)
+			require.Equal(t, "pong from the protected handler", body)
 		}
-		require.NoError(t, err)
-		require.Contains(t, string(content), first[:17], "the prefix is there")
-		require.NotContains(t, string(content), first[17:])
-		require.NotContains(t, string(content), second[17:])
-	}
+		require.EqualValues(t, 3, q.used(first))
+		require.Zero(t, q.stop())
+		require.EqualValues(t, 4, usesIn(t, filepath.Join(dir, "keystile-quickstart.db"), first), "S49: three pings and a look at the usage")
+
+		q = startQuickstart(t, dir)
+		require.Empty(t, q.token, "a token is shown once")
+		require.Contains(t, q.usage, first[:17])
+		require.EqualValues(t, 3, q.used(first), "counts are kept")
+		require.Zero(t, q.stop())
+
+		q = startQuickstart(t, dir, "-new", "-limit", "5")
+		second := q.token
+		require.NotEmpty(t, second)
+		require.NotEqual(t, first, second)
+		for range 2 {
+			status, _ := q.get("/v1/ping", first)
+			require.Equal(t, 200, status)
+		}
+		status, body := q.get("/v1/ping", first)
+		require.Equal(t, 429, status)
+		require.Contains(t, body, `"code":"RateLimitExceeded"`)
+		require.EqualValues(t, 5, q.used(first), "usage answers at the limit and spends nothing")
+		status, _ = q.get("/v1/ping", second)
+		require.Equal(t, 200, status, "S63")
+		require.Zero(t, q.stop())
+
+		// S16, S71: the file holds no secret.
+		for _, name := range []string{"keystile-quickstart.db", "keystile-quickstart.db-wal"} {
+			content, err := os.ReadFile(filepath.Join(dir, name))
+			if errors.Is(err, os.ErrNotExist) && strings.HasSuffix(name, "-wal") {
+				continue
+			}
+			require.NoError(t, err)
+			require.Contains(t, string(content), first[:17], "the prefix is there")
+			require.NotContains(t, string(content), first[17:])
+			require.NotContains(t, string(content), second[17:])
+		}
+	})
 }
 
-// TestQuickstartSixthKey: S12: the sixth key is refused with a clear error, and
-// the five go on working.
+// TestQuickstartSixthKey: S12: the sixth key is refused with a clear error, before
+// anything is served, and the five go on working.
 func TestQuickstartSixthKey(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -229,11 +271,13 @@ func TestQuickstartSixthKey(t *testing.T) {
 	}
 	binary, err := buildQuickstart()
 	require.NoError(t, err)
-	cmd := exec.CommandContext(t.Context(), binary, "-addr", "127.0.0.1:0", "-new")
-	cmd.Dir = dir
-	out, err := cmd.CombinedOutput()
-	require.Error(t, err)
-	require.Contains(t, string(out), "5")
+	code, out := refused(t, dir, binary, "-addr", "127.0.0.1:0", "-new")
+	require.Equal(t, 1, code)
+	require.Contains(t, out, "quickstart: -new: keys: limit of 5 per user reached")
+	for _, token := range tokens {
+		require.Contains(t, out, token[:17], "it says which keys there are")
+	}
+	require.Contains(t, out, "another database", "and what else to do")
 	q := startQuickstart(t, dir)
 	for _, token := range tokens {
 		status, _ := q.get("/v1/ping", token)
@@ -241,29 +285,46 @@ func TestQuickstartSixthKey(t *testing.T) {
 	}
 }
 
-// TestQuickstartBadFlags: bad input gets a clear error that names the flag.
+// TestQuickstartBadFlags: bad input gets a clear error that names the flag and what it
+// was, and leaves no file behind.
 func TestQuickstartBadFlags(t *testing.T) {
 	t.Parallel()
 	binary, err := buildQuickstart()
 	require.NoError(t, err)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = taken.Close() }) // when the rows are over
+	addr := taken.Addr().String()
+	text := filepath.Join(t.TempDir(), "text")
+	require.NoError(t, os.WriteFile(text, []byte("not a database at all"), 0o600))
 	for _, test := range []struct {
+		name string
 		args []string
+		code int
 		want string
 	}{
-		{[]string{"-limit", "0"}, "-limit"},
-		{[]string{"-limit", "-5"}, "-limit"},
-		{[]string{"-limit", "many"}, "-limit"},
-		{[]string{"-addr", "nowhere"}, "nowhere"},
-		{[]string{"-db", filepath.Join("missing", "x.db")}, "missing"},
-		{[]string{"extra"}, "extra"},
+		{"limit of none", []string{"-limit", "0"}, 1, "quickstart: -limit must be at least 1, or -1"},
+		{"negative limit", []string{"-limit", "-5"}, 1, "quickstart: -limit must be at least 1, or -1"},
+		{"no number", []string{"-limit", "many"}, 2, `invalid value "many" for flag -limit`},
+		{"no such flag", []string{"-lines", "5"}, 2, "-lines"},
+		{"no address", []string{"-addr", "nowhere"}, 1, "quickstart: -addr nowhere: "},
+		{"address in use", []string{"-addr", addr}, 1, "quickstart: -addr " + addr + ": "},
+		{"empty file name", []string{"-db", ""}, 1, "quickstart: -db must name a file"},
+		{"missing directory", []string{"-db", filepath.Join("missing", "x.db")}, 1, "quickstart: -db: open " + filepath.Join("missing", "x.db") + ": no such"},
+		{"directory", []string{"-db", "."}, 1, "quickstart: -db: open .: "},
+		{"no database", []string{"-db", text}, 1, "quickstart: -db " + text + ": "},
+		{"argument", []string{"extra"}, 1, `quickstart: there are no arguments, only flags: "extra"`},
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-		cmd := exec.CommandContext(ctx, binary, test.args...)
-		cmd.Dir = t.TempDir()
-		out, err := cmd.CombinedOutput()
-		cancel()
-		require.Error(t, err, test.args)
-		require.Contains(t, string(out), test.want)
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			code, out := refused(t, dir, binary, append([]string{"-addr", "127.0.0.1:0"}, test.args...)...)
+			require.Equal(t, test.code, code, out)
+			require.Contains(t, out, test.want)
+			left, err := os.ReadDir(dir)
+			require.NoError(t, err)
+			require.Empty(t, left)
+		})
 	}
 }
 
@@ -306,8 +367,9 @@ func TestQuickstartCurl(t *testing.T) {
 func TestQuickstartPython(t *testing.T) {
 	t.Parallel()
 	needTool(t, "python3")
-	q := startQuickstart(t, t.TempDir(), "-limit", "3")
-	const program = `
+	oneDay(t, time.Now, func(t testing.TB) {
+		q := startQuickstart(t, t.TempDir(), "-limit", "3")
+		const program = `
 import json, sys, urllib.request, urllib.error
 base, token = sys.argv[1], sys.argv[2]
 def get(path, headers):
@@ -321,22 +383,23 @@ bearer = {"Authorization": "Bearer " + token}
 both = {"Content-type": "application/json", "x-api-user": "demo@example.com", "x-api-token": token}
 print(json.dumps([get("/v1/ping", h) for h in (bearer, both, bearer, bearer, {}, {"x-api-user": "demo@example.com"})]))
 `
-	cmd := exec.CommandContext(t.Context(), "python3", "-c", program, "http://"+q.addr, q.token)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	require.NoError(t, err)
-	var answers [][3]any
-	require.NoError(t, json.Unmarshal(out, &answers))
-	var codes []any
-	for _, a := range answers {
-		codes = append(codes, a[0])
-	}
-	require.Equal(t, []any{200.0, 200.0, 200.0, 429.0, 401.0, 401.0}, codes)
-	require.Contains(t, answers[3][1], "RateLimitExceeded")
-	require.Contains(t, answers[3][2], "Retry-After")
-	require.Contains(t, answers[4][2], "Www-Authenticate")
-	require.NotContains(t, answers[4][2].(map[string]any)["Www-Authenticate"], "error=")
-	require.Contains(t, answers[5][2].(map[string]any)["Www-Authenticate"], `error="invalid_token"`)
+		cmd := exec.CommandContext(t.Context(), "python3", "-c", program, "http://"+q.addr, q.token)
+		cmd.Stderr = os.Stderr
+		out, err := cmd.Output()
+		require.NoError(t, err)
+		var answers [][3]any
+		require.NoError(t, json.Unmarshal(out, &answers))
+		var codes []any
+		for _, a := range answers {
+			codes = append(codes, a[0])
+		}
+		require.Equal(t, []any{200.0, 200.0, 200.0, 429.0, 401.0, 401.0}, codes)
+		require.Contains(t, answers[3][1], "RateLimitExceeded")
+		require.Contains(t, answers[3][2], "Retry-After")
+		require.Contains(t, answers[4][2], "Www-Authenticate")
+		require.NotContains(t, answers[4][2].(map[string]any)["Www-Authenticate"], "error=")
+		require.Contains(t, answers[5][2].(map[string]any)["Www-Authenticate"], `error="invalid_token"`)
+	})
 }
 
 // TestQuickstartRaw: what no well-behaved client sends, over a raw connection:
@@ -408,80 +471,86 @@ func TestQuickstartRaw(t *testing.T) {
 // request reaches the next.
 func TestQuickstartKeepAlive(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	q := startQuickstart(t, dir)
-	first := q.token
-	require.Zero(t, q.stop())
-	q = startQuickstart(t, dir, "-new")
-	second := q.token
-	conn, err := net.Dial("tcp", q.addr)
-	require.NoError(t, err)
-	defer conn.Close()
-	require.NoError(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
-	reader := bufio.NewReader(conn)
-	ask := func(path, header string) (int, string) {
-		_, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", path, q.addr, header)
+	oneDay(t, time.Now, func(t testing.TB) {
+		dir := t.TempDir()
+		q := startQuickstart(t, dir)
+		first := q.token
+		require.Zero(t, q.stop())
+		q = startQuickstart(t, dir, "-new")
+		second := q.token
+		conn, err := net.Dial("tcp", q.addr)
 		require.NoError(t, err)
-		response, err := http.ReadResponse(reader, nil)
-		require.NoError(t, err)
-		defer response.Body.Close()
-		body, err := io.ReadAll(response.Body)
-		require.NoError(t, err)
-		return response.StatusCode, string(body)
-	}
-	for range 3 {
-		status, _ := ask("/v1/ping", "Authorization: Bearer "+first+"\r\n")
-		require.Equal(t, 200, status)
-		status, _ = ask("/v1/ping", "")
-		require.Equal(t, 401, status, "the identity of the request before")
-		status, _ = ask("/v1/ping", "x-api-user: demo@example.com\r\nx-api-token: "+second+"\r\n")
-		require.Equal(t, 200, status)
-		status, _ = ask("/v1/ping", "x-api-token: "+second+"\r\n")
-		require.Equal(t, 401, status)
-	}
-	require.EqualValues(t, 3, q.used(first))
-	require.EqualValues(t, 3, q.used(second))
+		defer conn.Close()
+		require.NoError(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+		reader := bufio.NewReader(conn)
+		ask := func(path, header string) (int, string) {
+			_, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", path, q.addr, header)
+			require.NoError(t, err)
+			response, err := http.ReadResponse(reader, nil)
+			require.NoError(t, err)
+			defer response.Body.Close()
+			body, err := io.ReadAll(response.Body)
+			require.NoError(t, err)
+			return response.StatusCode, string(body)
+		}
+		for range 3 {
+			status, _ := ask("/v1/ping", "Authorization: Bearer "+first+"\r\n")
+			require.Equal(t, 200, status)
+			status, _ = ask("/v1/ping", "")
+			require.Equal(t, 401, status, "the identity of the request before")
+			status, _ = ask("/v1/ping", "x-api-user: demo@example.com\r\nx-api-token: "+second+"\r\n")
+			require.Equal(t, 200, status)
+			status, _ = ask("/v1/ping", "x-api-token: "+second+"\r\n")
+			require.Equal(t, 401, status)
+		}
+		require.EqualValues(t, 3, q.used(first))
+		require.EqualValues(t, 3, q.used(second))
+	})
 }
 
 // TestQuickstartTwoProcesses: two processes on one file and a limit of 250: 300
 // parallel requests are admitted exactly 250 times (D8).
 func TestQuickstartTwoProcesses(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	a := startQuickstart(t, dir)
-	b := startQuickstart(t, dir)
-	counts := make(map[int]int)
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	for i := range 20 {
-		q := []*quickstart{a, b}[i%2]
-		wg.Go(func() {
-			for range 15 {
-				status, _ := q.get("/v1/ping", a.token)
-				mu.Lock()
-				counts[status]++
-				mu.Unlock()
-			}
-		})
-	}
-	wg.Wait()
-	require.Equal(t, map[int]int{200: 250, 429: 50}, counts)
+	oneDay(t, time.Now, func(t testing.TB) {
+		dir := t.TempDir()
+		a := startQuickstart(t, dir)
+		b := startQuickstart(t, dir)
+		counts := make(map[int]int)
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for i := range 20 {
+			q := []*quickstart{a, b}[i%2]
+			wg.Go(func() {
+				for range 15 {
+					status, _ := q.get("/v1/ping", a.token)
+					mu.Lock()
+					counts[status]++
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		require.Equal(t, map[int]int{200: 250, 429: 50}, counts)
+	})
 }
 
 // TestQuickstartKilled: after kill -9 nothing that was counted is lost.
 func TestQuickstartKilled(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	q := startQuickstart(t, dir)
-	token := q.token
-	for range 20 {
-		status, _ := q.get("/v1/ping", token)
-		require.Equal(t, 200, status)
-	}
-	require.NoError(t, q.cmd.Process.Signal(syscall.SIGKILL))
-	<-q.done
-	_ = q.cmd.Wait()
-	q = startQuickstart(t, dir)
-	require.EqualValues(t, 20, q.used(token))
-	require.Zero(t, q.stop())
+	oneDay(t, time.Now, func(t testing.TB) {
+		dir := t.TempDir()
+		q := startQuickstart(t, dir)
+		token := q.token
+		for range 20 {
+			status, _ := q.get("/v1/ping", token)
+			require.Equal(t, 200, status)
+		}
+		require.NoError(t, q.cmd.Process.Signal(syscall.SIGKILL))
+		<-q.done
+		_ = q.cmd.Wait()
+		q = startQuickstart(t, dir)
+		require.EqualValues(t, 20, q.used(token))
+		require.Zero(t, q.stop())
+	})
 }

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -35,34 +36,54 @@ const (
 type Example struct {
 	Limit int64 // -limit
 
-	name string
-	addr string // -addr
-	more bool   // -new
+	name     string
+	more     bool         // -new
+	listener net.Listener // on -addr
 }
 
 // Main reads the flags, beside those that the program has defined, and runs it
 // until it is interrupted. It ends the process if run fails.
 func Main(name string, run func(context.Context, *Example) error) {
 	e := &Example{name: name}
-	flag.StringVar(&e.addr, "addr", "127.0.0.1:8080", "`address` to serve on")
+	addr := flag.String("addr", "127.0.0.1:8080", "`address` to serve on")
 	flag.Int64Var(&e.Limit, "limit", 250, "requests a day and key; -1: no limit")
 	flag.BoolVar(&e.more, "new", false, "make another key")
 	flag.Parse()
 	log.SetFlags(0)
+	log.SetPrefix(name + ": ")
 	if flag.NArg() > 0 {
-		log.Fatalf("%s takes no arguments, only flags: %q", name, flag.Arg(0))
+		log.Fatalf("there are no arguments, only flags: %q", flag.Arg(0))
 	}
 	if e.Limit == 0 || e.Limit < -1 {
 		log.Fatal("-limit must be at least 1, or -1 for no limit")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, e); err != nil {
-		log.Fatal(name, ": ", err)
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
+	// The address comes first, so that one in use leaves no new database behind.
+	var err error
+	if e.listener, err = net.Listen("tcp", *addr); err != nil {
+		log.Fatalf("-addr %s: %v", *addr, err)
+	}
+	// Canceled is what was under way before Serve, if anything: no failure either.
+	if err := run(ctx, e); err != nil && !errors.Is(err, context.Canceled) {
+		log.Fatal(err)
 	}
 }
 
-// Serve prints how to use a key, makes one if there is none, and serves the routes
+// CheckFile makes the file of -db if there is none. SQLite would do so, too, but not
+// say why it cannot, and notice one that is read-only when a request is counted.
+func CheckFile(name string) error {
+	if name == "" {
+		return errors.New("-db must name a file")
+	}
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("-db: %w", err)
+	}
+	return f.Close()
+}
+
+// Serve makes a key if there is none, prints how to use it, and serves the routes
 // behind guard until ctx ends. Then it closes guard, which writes the last uses.
 func (e *Example) Serve(ctx context.Context, mgr *keys.Manager, guard *middleware.Guard) error {
 	mux := http.NewServeMux()
@@ -70,25 +91,44 @@ func (e *Example) Serve(ctx context.Context, mgr *keys.Manager, guard *middlewar
 	// Authenticate spends nothing: the usage can be read at the limit, too.
 	mux.Handle("GET /v1/usage", guard.Authenticate(usage(guard.Limiter())))
 
-	listener, err := net.Listen("tcp", e.addr)
-	if err != nil {
+	if err := e.hello(ctx, os.Stdout, mgr); err != nil {
 		return err
 	}
-	if err := e.hello(ctx, os.Stdout, mgr, "http://"+listener.Addr().String()); err != nil {
-		return errors.Join(err, listener.Close())
-	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	server := newServer(mux)
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	go func() { served <- server.Serve(e.listener) }()
+	var failed error
 	select {
-	case err := <-served:
-		return err
+	case failed = <-served:
 	case <-ctx.Done():
+		fmt.Println("stopping")
+		failed = shutDown(server)
 	}
-	fmt.Println("stopping")
+	// It has a time of its own, of which slow clients take nothing.
 	ending, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return errors.Join(server.Shutdown(ending), guard.Close(ending))
+	if err := guard.Close(ending); err != nil {
+		return errors.Join(failed, fmt.Errorf("writing the last uses: %w", err))
+	}
+	return failed
+}
+
+// newServer returns a server that waits for no client forever.
+func newServer(h http.Handler) *http.Server {
+	return &http.Server{Handler: h, ReadTimeout: 10 * time.Second, WriteTimeout: 20 * time.Second, IdleTimeout: time.Minute}
+}
+
+// shutDown lets the requests under way come to their end. Clients that take too long
+// are cut off, which is no failure: they must not decide how the program ends.
+func shutDown(server *http.Server) error {
+	grace, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	err := server.Shutdown(grace)
+	if errors.Is(err, context.DeadlineExceeded) {
+		log.Print("cutting off requests that take too long")
+		err = server.Close()
+	}
+	return err
 }
 
 func ping(w http.ResponseWriter, _ *http.Request) {
@@ -118,7 +158,7 @@ func usage(limiter ratelimit.Limiter) http.Handler {
 
 // hello makes the demo user and a key, if there is none or one more is asked for,
 // and prints how to use it.
-func (e *Example) hello(ctx context.Context, out io.Writer, mgr *keys.Manager, base string) error {
+func (e *Example) hello(ctx context.Context, out io.Writer, mgr *keys.Manager) error {
 	if err := mgr.PutUser(ctx, &store.User{Org: org, ID: user, Email: email, Tier: "Pro"}); err != nil {
 		return err
 	}
@@ -126,16 +166,29 @@ func (e *Example) hello(ctx context.Context, out io.Writer, mgr *keys.Manager, b
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "keystile on %s\n\n", base)
-	secret := "YOUR_TOKEN"
+	var prefixes []string
+	for _, k := range existing {
+		prefixes = append(prefixes, k.ID+"…")
+	}
+	secret := ""
 	if len(existing) == 0 || e.more {
 		t, _, err := mgr.Create(ctx, keys.CreateParams{Org: org, User: user, Name: e.name})
+		if errors.Is(err, store.ErrLimit) {
+			return fmt.Errorf("-new: %w: use one of %s without -new, or another database (-help says how)",
+				err, strings.Join(prefixes, ", "))
+		}
 		if err != nil {
 			return err
 		}
 		secret = t.Reveal()
+	}
+
+	base := "http://" + e.listener.Addr().String()
+	fmt.Fprintf(out, "keystile on %s\n\n", base)
+	if secret != "" {
 		fmt.Fprintf(out, "Your token, shown only now:\n\n  %s\n\n", secret)
 	} else {
+		secret = "YOUR_TOKEN"
 		fmt.Fprintln(out, "There are keys already (a token is shown once; -new makes another key):")
 		fmt.Fprintln(out)
 		for _, k := range existing {

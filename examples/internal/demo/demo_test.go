@@ -1,0 +1,71 @@
+package demo
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"testing/synctest"
+)
+
+// TestSlowClients: the server parts with a client that does not go on, wherever that
+// is. In the bubble a server that waits forever is a deadlock, which fails.
+func TestSlowClients(t *testing.T) {
+	t.Parallel()
+	const request = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
+	for _, test := range []struct {
+		name  string
+		sent  string
+		reads bool // the answer
+	}{
+		{"says nothing", "", true},
+		{"stops in the header", request[:20], true},
+		{"stops in the body", "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1000\r\n\r\nabc", true},
+		{"has no more requests", request, true},
+		{"does not read the answer", request, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				client, conn := net.Pipe()
+				defer client.Close()
+				closed := make(chan struct{})
+				server := newServer(http.HandlerFunc(ping))
+				server.ConnState = func(_ net.Conn, state http.ConnState) {
+					if state == http.StateClosed {
+						close(closed)
+					}
+				}
+				listener := &pipeListener{conns: make(chan net.Conn, 1)}
+				listener.conns <- conn
+				go func() { _ = server.Serve(listener) }()
+				if _, err := io.WriteString(client, test.sent); err != nil {
+					t.Fatal(err)
+				}
+				if test.reads {
+					if _, err := io.Copy(io.Discard, client); err != nil {
+						t.Fatal(err)
+					}
+				}
+				<-closed
+				if err := server.Close(); err != nil {
+					t.Fatal(err)
+				}
+			})
+		})
+	}
+}
+
+// A pipeListener accepts what is in conns.
+type pipeListener struct{ conns chan net.Conn }
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	if conn, ok := <-l.conns; ok {
+		return conn, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (l *pipeListener) Close() error { close(l.conns); return nil }
+
+func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
