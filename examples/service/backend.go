@@ -39,6 +39,7 @@ func openStore(ctx context.Context, name string) (backend, func() error, error) 
 		if err != nil {
 			return nil, nil, err
 		}
+		db.SetMaxOpenConns(8)
 		s, err := sqlitestore.New(db, nil)
 		return migrated(ctx, s, db, err)
 	case kind == "postgres" || kind == "postgresql":

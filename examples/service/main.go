@@ -64,7 +64,7 @@ func main() {
 		log.Fatalf("there are no arguments, only flags: %q", flag.Arg(0))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 	if err := c.run(ctx, os.Stdout); err != nil {
 		log.Fatal(err)
 	}

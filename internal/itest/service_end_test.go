@@ -16,6 +16,23 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// stall has a client send the beginning of a request, and returns when its handler
+// waits for the rest. The client waits until the test is over.
+func (s *service) stall() {
+	s.tb.Helper()
+	slow, err := net.Dial("tcp", strings.TrimPrefix(s.base, "http://"))
+	require.NoError(s.tb, err)
+	s.tb.Cleanup(func() { _ = slow.Close() })
+	_, err = fmt.Fprintf(slow, "POST /v1/api-keys HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n"+
+		"Content-Type: application/json\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n", s.jwt("bob"))
+	require.NoError(s.tb, err)
+	line, err := bufio.NewReader(slow).ReadString('\n')
+	require.NoError(s.tb, err)
+	require.Equal(s.tb, "HTTP/1.1 100 Continue\r\n", line, "the handler waits for the body")
+	_, err = slow.Write([]byte(`{"name":`))
+	require.NoError(s.tb, err)
+}
+
 // TestServiceEnds: a client that never sends the rest of its request holds up the end
 // of the service for a while, and takes nothing from what is still to be written: the
 // refusals that were left out are in the trail, and the error says what it was.
@@ -24,18 +41,7 @@ func TestServiceEnds(t *testing.T) {
 	trail := filepath.Join(t.TempDir(), "audit.log")
 	s := startService(t, "-dev", "-bootstrap", writeBootstrap(t), "-audit", trail)
 
-	slow, err := net.Dial("tcp", strings.TrimPrefix(s.base, "http://"))
-	require.NoError(t, err)
-	defer slow.Close()
-	_, err = fmt.Fprintf(slow, "POST /v1/api-keys HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n"+
-		"Content-Type: application/json\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n", s.jwt("bob"))
-	require.NoError(t, err)
-	line, err := bufio.NewReader(slow).ReadString('\n')
-	require.NoError(t, err)
-	require.Equal(t, "HTTP/1.1 100 Continue\r\n", line, "the handler waits for the body")
-	_, err = slow.Write([]byte(`{"name":`))
-	require.NoError(t, err)
-
+	s.stall()
 	for range 130 { // within two minutes at most
 		s.require(401, "GET", "/v1/ping", "csk_live_00000000000000000000000000000000", nil)
 	}
@@ -50,4 +56,13 @@ func TestServiceEnds(t *testing.T) {
 	text, err := os.ReadFile(trail)
 	require.NoError(t, err)
 	require.Contains(t, string(text), `"suppressed":`)
+}
+
+// TestServiceSecondInterrupt: who does not want to wait for that client presses Ctrl-C
+// again.
+func TestServiceSecondInterrupt(t *testing.T) {
+	t.Parallel()
+	s := startService(t, "-dev", "-bootstrap", writeBootstrap(t))
+	s.stall()
+	interruptAgain(t, s.cmd, s.done)
 }
