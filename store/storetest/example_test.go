@@ -14,7 +14,10 @@ func ExampleRun() {
 		storetest.Run(t, func(t *testing.T) storetest.Harness {
 			t.Parallel() // each case has a store of its own
 			s := memstore.New()
-			return storetest.Harness{Store: s, Uses: s, Feed: s}
+			return storetest.Harness{
+				Store: s, Uses: s, Feed: s,
+				Without: []string{"ForgetChanges", "Break", "Retaining"}, // nothing can be wrong with memory
+			}
 		})
 	}
 }
@@ -22,7 +25,7 @@ func ExampleRun() {
 func ExampleTestStore() {
 	err := storetest.TestStore(func() (storetest.Harness, error) {
 		s := memstore.New()
-		return storetest.Harness{Store: s, Uses: s, Feed: s}, nil
+		return storetest.Harness{Store: s, Uses: s, Feed: s, Without: []string{"ForgetChanges", "Break", "Retaining"}}, nil
 	})
 	fmt.Println(err)
 	// Output: <nil>

@@ -11,7 +11,7 @@ func CaseNames() []string {
 	return names
 }
 
-// RunCase runs one case. ErrSkip is returned if it needs more than h has.
+// RunCase runs one case. ErrSkip is returned if it needs what h is Without.
 func RunCase(ctx context.Context, name string, h Harness) error {
 	for _, c := range cases() {
 		if c.name == name {
@@ -21,5 +21,5 @@ func RunCase(ctx context.Context, name string, h Harness) error {
 	panic("no such case: " + name)
 }
 
-// ErrSkip is what a case returns that needs what a Harness does not have.
+// ErrSkip is what a case returns that needs what a Harness is Without.
 var ErrSkip = errSkip

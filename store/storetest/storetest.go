@@ -22,23 +22,26 @@ type Harness struct {
 	// it. Defaults to Store.
 	Other store.Store
 
-	// Uses and Feed are the use facts and the changes of Store. The cases about
-	// them are left out, and say so in the log, if they are nil.
+	// Uses and Feed are the use facts and the changes of Store.
 	Uses store.Uses
 	Feed store.Feed
 
-	// ForgetChanges makes Feed forget all changes that it has. The case about that
-	// is left out if it is nil.
+	// ForgetChanges makes Feed forget all changes that it has.
 	ForgetChanges func(ctx context.Context) error
 
 	// Break makes everything fail from then on, such as by closing the database.
-	// The case about that is left out if it is nil.
 	Break func() error
 
 	// Retaining makes a Harness like this one, of a store that keeps use facts by a
 	// UseRetention and goes by a clock for it. Of that Harness only Store, Uses and
-	// Close are used. The cases about retention are left out if it is nil.
+	// Close are used.
 	Retaining func(r store.UseRetention, now func() time.Time) (Harness, error)
+
+	// Without are those of the fields Uses, Feed, ForgetChanges, Break and Retaining,
+	// by name, that are nil because this store has no such thing. The cases that need
+	// one are left out, and say so in the log; one that is nil and not named here fails
+	// them, so that nothing is left out unnoticed.
+	Without []string
 
 	// Close, if not nil, is called when a case is over.
 	Close func() error
@@ -59,7 +62,7 @@ func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
 			}
 			switch err := c.test(t.Context(), h); {
 			case errors.Is(err, errSkip):
-				t.Log(err) // left out: the backend has no such thing to test
+				t.Log(err) // left out, as the Harness says
 			case err != nil:
 				t.Error(err)
 			}
@@ -69,7 +72,7 @@ func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
 
 // TestStore runs every case, each with a Harness of its own, and returns an
 // error that joins one for each case that failed. Cases that need what a Harness
-// does not have are left out.
+// says that it is Without are left out.
 func TestStore(newHarness func() (Harness, error)) error {
 	var errs []error
 	for _, c := range cases() {
@@ -126,10 +129,31 @@ func (e *caseError) Error() string {
 	return fmt.Sprintf("storetest: %s:\n\t%s\n\tthe rule: %s", e.testCase.name, strings.Join(lines, "\n\t"), e.testCase.rule)
 }
 
-// errSkip is returned by a case that needs what the Harness does not have.
-var errSkip = errors.New("storetest: skipped")
+// errSkip is returned by a case that needs what the Harness is Without.
+var errSkip = errors.New("storetest: left out")
+
+// checkWithout returns what is wrong with Without: it names what is not nil, or
+// nothing that can be missing.
+func (h *Harness) checkWithout() error {
+	for _, name := range h.Without {
+		has, ok := map[string]bool{
+			"Uses": h.Uses != nil, "Feed": h.Feed != nil, "ForgetChanges": h.ForgetChanges != nil, "Break": h.Break != nil,
+			"Retaining": h.Retaining != nil,
+		}[name]
+		switch {
+		case !ok:
+			return fmt.Errorf("storetest: Without names %q, which no store can be without", name)
+		case has:
+			return fmt.Errorf("storetest: Without names %s, which the Harness has", name)
+		}
+	}
+	return nil
+}
 
 func (c testCase) test(ctx context.Context, h Harness) (err error) {
+	if err := h.checkWithout(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, caseTimeout)
 	defer cancel()
 	if h.Other == nil {
@@ -141,7 +165,7 @@ func (c testCase) test(ctx context.Context, h Harness) (err error) {
 		case nil:
 		case stop:
 		case skip:
-			err = fmt.Errorf("%w: the Harness has no %s", errSkip, string(v))
+			err = fmt.Errorf("%w: %s: the Harness is without %s", errSkip, c.name, string(v))
 			return
 		default:
 			panic(v)

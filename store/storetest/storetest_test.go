@@ -16,6 +16,9 @@ import (
 	"github.com/keystile/keystile/token"
 )
 
+// bare is what a Harness is without that has nothing but a store.
+var bare = []string{"Uses", "Feed", "ForgetChanges", "Break", "Retaining"}
+
 // sound returns a store without a fault.
 func sound() *faulty { return &faulty{Store: memstore.New()} }
 
@@ -55,6 +58,40 @@ func TestSound(t *testing.T) {
 	})
 }
 
+// TestNothingIsLeftOutUnsaid: what a Harness does not have, it names in Without, or
+// the cases about it fail; and it names nothing else there.
+func TestNothingIsLeftOutUnsaid(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		field, in string
+		drop      func(h *storetest.Harness)
+	}{
+		{"Uses", "uses add up", func(h *storetest.Harness) { h.Uses = nil }},
+		{"Feed", "feed in pages", func(h *storetest.Harness) { h.Feed = nil }},
+		{"ForgetChanges", "feed that forgot", func(h *storetest.Harness) { h.ForgetChanges = nil }},
+		{"Break", "failure is no answer", func(h *storetest.Harness) { h.Break = nil }},
+		{"Retaining", "fewer addresses", func(h *storetest.Harness) { h.Retaining = nil }},
+	} {
+		h := sound().harness()
+		tt.drop(&h)
+		err := storetest.RunCase(t.Context(), tt.in, h)
+		require.ErrorContains(t, err, "the Harness has no "+tt.field+", and does not name it in Without")
+		require.NotErrorIs(t, err, storetest.ErrSkip)
+
+		h = sound().harness()
+		tt.drop(&h)
+		h.Without = []string{tt.field}
+		require.ErrorIs(t, storetest.RunCase(t.Context(), tt.in, h), storetest.ErrSkip)
+
+		h = sound().harness()
+		h.Without = []string{tt.field}
+		require.ErrorContains(t, storetest.RunCase(t.Context(), tt.in, h), "Without names "+tt.field+", which the Harness has")
+	}
+	h := sound().harness()
+	h.Without = []string{"Other"}
+	require.ErrorContains(t, storetest.RunCase(t.Context(), "failure is no answer", h), `"Other", which no store can be without`)
+}
+
 // TestRulesAreNamed: every case says which rule it is about, and no two have one
 // name.
 func TestRulesAreNamed(t *testing.T) {
@@ -75,7 +112,7 @@ func TestErrorForm(t *testing.T) {
 			opened++
 			f := sound()
 			inject(f)
-			return storetest.Harness{Store: f, Close: func() error { closed++; return nil }}, nil
+			return storetest.Harness{Store: f, Without: bare, Close: func() error { closed++; return nil }}, nil
 		}
 	}
 	require.NoError(t, storetest.TestStore(open(func(*faulty) {})))
@@ -88,6 +125,11 @@ func TestErrorForm(t *testing.T) {
 	require.ErrorContains(t, err, "storetest: lookup finds by digest:\n")
 	require.ErrorContains(t, err, "storetest: ID taken:\n")
 	require.NotContains(t, err.Error(), "storetest: settings are kept:\n")
+
+	err = storetest.TestStore(func() (storetest.Harness, error) { return storetest.Harness{Store: sound()}, nil })
+	for _, field := range []string{"Uses", "Feed", "Break"} { // the cases of ForgetChanges need Feed first
+		require.ErrorContains(t, err, "the Harness has no "+field)
+	}
 
 	bad := errors.New("no database")
 	require.ErrorIs(t, storetest.TestStore(func() (storetest.Harness, error) { return storetest.Harness{}, bad }), bad)
@@ -108,7 +150,7 @@ func TestRunForm(t *testing.T) {
 		storetest.Run(t, func(*testing.T) storetest.Harness {
 			f := sound()
 			f.lookup = func(context.Context, token.Digest) (*store.Record, error) { return nil, store.ErrNotFound }
-			return storetest.Harness{Store: f, Close: func() error {
+			return storetest.Harness{Store: f, Without: bare[1:], Close: func() error {
 				if closed++; closed == 1 {
 					return errors.New("cannot close")
 				}
@@ -125,6 +167,9 @@ func TestRunForm(t *testing.T) {
 	require.Error(t, err)
 	require.Contains(t, string(out), "--- FAIL: TestRunForm/lookup_finds_by_digest")
 	require.Contains(t, string(out), "the rule: Lookup returns the record")
-	require.Contains(t, string(out), "the Harness has no Uses")
+	require.Contains(t, string(out), "--- FAIL: TestRunForm/uses_add_up")
+	require.Contains(t, string(out), "the Harness has no Uses, and does not name it in Without")
+	require.Contains(t, string(out), "--- PASS: TestRunForm/failure_is_no_answer")
+	require.Contains(t, string(out), "storetest: left out: failure is no answer: the Harness is without Break")
 	require.Contains(t, string(out), "Close: cannot close")
 }

@@ -38,7 +38,7 @@ type report struct {
 
 type (
 	stop struct{} // what ends a case that cannot go on
-	skip string   // what a case needs and the Harness does not have
+	skip string   // what a case needs and the Harness is Without
 )
 
 // swapped returns the same case with Store and Other exchanged.
@@ -61,10 +61,15 @@ func (s *suite) fatalf(format string, args ...any) {
 	panic(stop{})
 }
 
-// need skips the case unless the Harness has what is named.
+// need ends the case unless the Harness has what is named: it is left out if the
+// Harness says that it is Without, and has failed otherwise.
 func (s *suite) need(name string, have bool) {
-	if !have {
+	switch {
+	case have:
+	case slices.Contains(s.Without, name):
 		panic(skip(name))
+	default:
+		s.fatalf("the Harness has no %s, and does not name it in Without", name)
 	}
 }
 
