@@ -11,7 +11,8 @@ import (
 
 func TestRun(t *testing.T) {
 	t.Parallel()
-	const token, store = module + "/token/token.go:", module + "/store/cache.go:"
+	const token, policy, store = module + "/token/token.go:", module + "/policy/policy.go:", module + "/store/cache.go:"
+	const whole = token + "9.2,9.4 1 1\n" + policy + "9.2,9.4 1 1\n"
 	tests := []struct {
 		name    string
 		profile string
@@ -20,25 +21,43 @@ func TestRun(t *testing.T) {
 	}{
 		{
 			name:    "reached by one binary of two",
-			profile: "mode: set\n" + token + "1.2,3.4 5 0\n" + token + "1.2,3.4 5 1\n",
-			want:    []string{" 100.0 %  of     5 statements, at least 100 %  " + module + "/token\n"},
+			profile: "mode: set\n" + token + "1.2,3.4 5 0\n" + token + "1.2,3.4 5 1\n" + whole,
+			want:    []string{" 100.0 %  of     6 statements, at least 100 %  " + module + "/token\n"},
 		},
 		{
 			name:    "token is held to every statement",
-			profile: "mode: set\n" + token + "1.2,3.4 99 1\n" + token + "5.2,6.4 1 0\n",
+			profile: "mode: set\n" + token + "1.2,3.4 99 1\n" + token + "5.2,6.4 1 0\n" + policy + "9.2,9.4 1 1\n",
 			code:    1,
 			want:    []string{"  99.0 %", "not reached:\n            token.go:5.2,6.4\n"},
 		},
 		{
 			name:    "others to nine of ten",
-			profile: "mode: atomic\n" + store + "1.2,3.4 9 7\n" + store + "5.2,6.4 1 0\n",
+			profile: "mode: atomic\n" + store + "1.2,3.4 9 7\n" + store + "5.2,6.4 1 0\n" + whole,
 			want:    []string{"  90.0 %"},
 		},
 		{
 			name:    "but no less",
-			profile: "mode: atomic\n" + store + "1.2,3.4 89 7\n" + store + "5.2,6.4 11 0\n",
+			profile: "mode: atomic\n" + store + "1.2,3.4 89 7\n" + store + "5.2,6.4 11 0\n" + whole,
 			code:    1,
 			want:    []string{"  89.0 %"},
+		},
+		{
+			name:    "empty",
+			profile: "mode: set\n",
+			code:    1,
+			want:    []string{"no statement of " + module + "/policy\n", "no statement of " + module + "/token\n"},
+		},
+		{
+			name:    "without policy",
+			profile: "mode: set\n" + token + "1.2,3.4 5 1\n" + store + "1.2,3.4 9 7\n",
+			code:    1,
+			want:    []string{"no statement of " + module + "/policy\n"},
+		},
+		{
+			name:    "without token",
+			profile: "mode: set\n" + policy + "1.2,3.4 5 1\n" + store + "1.2,3.4 9 7\n",
+			code:    1,
+			want:    []string{"no statement of " + module + "/token\n"},
 		},
 		{name: "not a profile", profile: "ok\n", code: 1},
 		{name: "a line that is none", profile: "mode: set\nnonsense\n", code: 1},
