@@ -228,15 +228,20 @@ func TestConflictsAreRetried(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name string
+		is   policy.Reason // of the key before it
 		act  func(b *bundle, k *store.Key) error
 		told policy.Reason
 	}{
-		{"Revoke", func(b *bundle, k *store.Key) error { return b.Revoke(b.t.Context(), plain, ref(k)) }, policy.InvalidToken},
-		{"Disable", func(b *bundle, k *store.Key) error {
+		{"Revoke", admitted, func(b *bundle, k *store.Key) error { return b.Revoke(b.t.Context(), plain, ref(k)) }, policy.InvalidToken},
+		{"Enable", policy.KeyDisabled, func(b *bundle, k *store.Key) error {
+			_, err := b.Enable(b.t.Context(), owner, ref(k))
+			return err
+		}, admitted},
+		{"Disable", admitted, func(b *bundle, k *store.Key) error {
 			_, err := b.Disable(b.t.Context(), owner, ref(k))
 			return err
 		}, policy.KeyDisabled},
-		{"Rotate", func(b *bundle, k *store.Key) error {
+		{"Rotate", admitted, func(b *bundle, k *store.Key) error {
 			_, k2, err := b.Rotate(b.t.Context(), keys.RotateParams{Ref: ref(k)})
 			if err == nil && k2.DailyLimit != 20 {
 				return errors.New("a change was lost")
@@ -244,12 +249,20 @@ func TestConflictsAreRetried(t *testing.T) {
 			return err
 		}, policy.InvalidToken},
 	}
+	begin := func(b *bundle, is policy.Reason) (string, *store.Key) {
+		secret, k := b.create()
+		if is == policy.KeyDisabled {
+			_, err := b.Disable(b.t.Context(), owner, ref(k))
+			require.NoError(b.t, err)
+		}
+		return secret, k
+	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t, nil)
-			secret, k := b.create()
-			require.Equal(t, admitted, b.use(secret))
+			secret, k := begin(b, tt.is)
+			require.Equal(t, tt.is, b.use(secret))
 			b.interfere(k.ID, 20)
 			require.NoError(t, tt.act(b, k))
 			require.Equal(t, tt.told, b.use(secret))
@@ -258,7 +271,7 @@ func TestConflictsAreRetried(t *testing.T) {
 		t.Run(tt.name+" without end", func(t *testing.T) {
 			t.Parallel()
 			b := setup(t, nil)
-			secret, k := b.create()
+			secret, k := begin(b, tt.is)
 			n := 0
 			b.hook.on(func(op string) error {
 				if op == "UpdateKey" || op == "InsertKey" {
@@ -269,7 +282,7 @@ func TestConflictsAreRetried(t *testing.T) {
 			}, nil)
 			require.ErrorIs(t, tt.act(b, k), store.ErrConflict)
 			require.Equal(t, 100, n)
-			require.Equal(t, admitted, b.use(secret))
+			require.Equal(t, tt.is, b.use(secret))
 		})
 	}
 }
