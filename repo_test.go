@@ -283,6 +283,19 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// TestTestifyInTestsOnly: nobody gets testify into a program, whichever module its
+// code is taken from.
+func TestTestifyInTestsOnly(t *testing.T) {
+	t.Parallel()
+	for _, s := range repository(t).sources {
+		for _, spec := range s.file.Imports {
+			if p := importPath(t, spec); !s.test && strings.HasPrefix(p, "github.com/stretchr/testify") {
+				t.Errorf("%s: %s is for tests only", s.at(spec), p)
+			}
+		}
+	}
+}
+
 func importPath(t *testing.T, spec *ast.ImportSpec) string {
 	t.Helper()
 	p, err := strconv.Unquote(spec.Path.Value)
