@@ -17,6 +17,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
@@ -109,12 +110,22 @@ func command[P, R any](b *tab, c cdp.Command[P, R], params P) R {
 }
 
 // eval runs an expression in the page and returns its value, that of a promise when
-// it is fulfilled.
+// it is fulfilled. If the page is replaced before that, it runs in the one that comes:
+// so nothing that it does may replace the page.
 func eval[T any](b *tab, expression string, args ...any) T {
 	b.tb.Helper()
 	got, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](script(expression, args...), chromedp.EvalAwaitPromise))
+	for began := time.Now(); isReplaced(err) && time.Since(began) < patient; {
+		got, err = chromedp.Run(b.ctx, chromedp.Evaluate[T](script(expression, args...), chromedp.EvalAwaitPromise))
+	}
 	require.NoError(b.tb, err, expression)
 	return got
+}
+
+// isReplaced reports whether err says that the page that was asked is no more, which
+// can be for no other reason than that the tab went on to the next one.
+func isReplaced(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "Inspected target navigated or closed")
 }
 
 // script puts arguments into a format, as literals of JavaScript.
@@ -203,10 +214,15 @@ func (b *tab) open(path string) {
 	require.NoError(b.tb, chromedp.Do(b.ctx, chromedp.Navigate(b.base+path)))
 }
 
-// history goes back or forward by a number of pages, and waits for that one.
+// history goes back or forward by a number of pages, as with the browser's buttons,
+// and waits for that one. A script that does it may be gone before it has answered.
 func (b *tab) history(by int, path string) {
 	b.tb.Helper()
-	eval[any](b, `history.go(%s), null`, by)
+	all := command(b, page.GetNavigationHistory, cdp.Empty{})
+	at := int(all.CurrentIndex) + by
+	require.Less(b.tb, at, len(all.Entries))
+	require.GreaterOrEqual(b.tb, at, 0)
+	command(b, page.NavigateToHistoryEntry, page.NavigateToHistoryEntryParams{EntryID: all.Entries[at].ID})
 	b.until(`location.pathname === %s && document.readyState === "complete"`, path)
 }
 
@@ -380,4 +396,24 @@ func (b *tab) screenshot(name string) []byte {
 		}
 	}
 	return png
+}
+
+// TestBrowserPageReplaced: what is asked of a page that goes meanwhile, the next one
+// answers.
+func TestBrowserPageReplaced(t *testing.T) {
+	t.Parallel()
+	_, w := startConsole(t, writeBootstrap(t))
+	b := openTab(t, w.base)
+	b.signIn("ann")
+	require.Equal(t, "the next", eval[string](b, `(() => {
+		if (window.name) return window.name;
+		window.name = 'the next';
+		location.reload();
+		return new Promise(() => {});
+	})()`))
+	b.open("/dev/sign-in")
+	for range 5 {
+		b.history(-1, "/console/")
+		b.history(1, "/dev/sign-in")
+	}
 }
