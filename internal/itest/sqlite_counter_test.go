@@ -11,17 +11,19 @@ import (
 
 // TestSQLiteCountsAreBounded shows that nothing is kept for ever: of a key, the
 // eight windows that were made last; of a family, nothing once its last key was
-// purged (D37). A family of which a key is left keeps its count, since a rotated
+// purged (D37), and of a key's uses, nothing once that key was. A family of which a key is left keeps its count, since a rotated
 // key must not begin anew (D39).
 func TestSQLiteCountsAreBounded(t *testing.T) {
 	t.Parallel()
 	db := openFile(t, newFile(t))
 	s := newStore(t, db, nil)
-	rows := func() (n int) {
+	rowsOf := func(table string) (n int) {
 		t.Helper()
-		require.NoError(t, db.QueryRow("SELECT count(*) FROM keystile_counts").Scan(&n))
+		require.NoError(t, db.QueryRow("SELECT count(*) FROM "+table).Scan(&n))
 		return n
 	}
+	rows := func() int { t.Helper(); return rowsOf("keystile_counts") }
+	uses := func() int { t.Helper(); return rowsOf("keystile_uses") }
 	require.NoError(t, s.PutUser(t.Context(), testUser(1)))
 	var keys []*store.Key
 	for range 4 {
@@ -29,6 +31,7 @@ func TestSQLiteCountsAreBounded(t *testing.T) {
 		require.NoError(t, s.InsertKey(t.Context(), k, nil, -1))
 		k.Version = 1
 		keys = append(keys, k)
+		require.NoError(t, s.RecordUses(t.Context(), []store.Use{{KeyID: k.ID, First: testDay, Last: testDay, Count: 1}}))
 	}
 	left := keys[0]
 	for _, k := range keys {
@@ -39,12 +42,14 @@ func TestSQLiteCountsAreBounded(t *testing.T) {
 		}
 	}
 	require.Equal(t, 4*8, rows())
+	require.Equal(t, 4, uses())
 
 	// The first is rotated, and the others are revoked.
 	left.RevokedAt = testDay
 	next := testKey("u1", token.Generate())
 	next.Family = left.Family
 	require.NoError(t, s.InsertKey(t.Context(), next, left, -1))
+	require.NoError(t, s.RecordUses(t.Context(), []store.Use{{KeyID: next.ID, First: testDay, Last: testDay, Count: 1}}))
 	for _, k := range keys[1:] {
 		k.RevokedAt = testDay
 		require.NoError(t, s.UpdateKey(t.Context(), k))
@@ -58,6 +63,7 @@ func TestSQLiteCountsAreBounded(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 4, n)
 	require.Equal(t, 8, rows(), "those of the rotated family")
+	require.Equal(t, 1, uses(), "those of the key that is left")
 	count, _, err := s.Add(t.Context(), next.Family, testDay.AddDate(0, 0, 19), 0, 250)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, count)
@@ -67,9 +73,7 @@ func TestSQLiteCountsAreBounded(t *testing.T) {
 	_, err = s.PurgeKeys(t.Context(), testDay.AddDate(0, 0, 1))
 	require.NoError(t, err)
 	require.Zero(t, rows())
-	var uses int
-	require.NoError(t, db.QueryRow("SELECT count(*) FROM keystile_uses").Scan(&uses))
-	require.Zero(t, uses)
+	require.Zero(t, uses())
 }
 
 // TestSQLiteChangesAreBounded shows that the feed keeps its last 10 000 changes.
