@@ -33,7 +33,7 @@ func requireBrowser(t *testing.T) {
 
 // patient and often are how long and how often a test asks for what happens soon.
 const (
-	patient = 30 * time.Second
+	patient = tooLong
 	often   = 20 * time.Millisecond
 )
 

@@ -16,7 +16,8 @@ import (
 
 // Item 10 of the properties, S19, F46, F47: how long a revocation made at one node
 // is unknown at another, over one SQLite file that each has opened for itself. The
-// times are printed; what is asserted is the bound that holds whatever fails.
+// times are printed. What is asserted is the bound that holds whatever fails, and
+// that the feed tells where that bound is too far off to be what told.
 func TestSQLiteRevocationLatency(t *testing.T) {
 	dsn := benchDSNs[1].dsn(newFile(t)) // The disk is not what is tested.
 	a := newStore(t, open(t, dsn), nil)
@@ -46,19 +47,20 @@ func (deadFeed) Changes(context.Context, int64) ([]store.Change, int64, error) {
 // revocationLatencies revokes some keys at a node over a and watches them at a node over
 // b, which notified wakes, if it is not nil.
 func revocationLatencies(t *testing.T, a, b backend, notified <-chan struct{}, revocations int) {
+	const farOff = 5 * time.Minute // revokeAll is less patient
 	type way struct {
 		name  string
 		cache store.CacheOptions // of the node that watches
 	}
 	ways := []way{
-		{name: "polls every second", cache: store.CacheOptions{Feed: b}},
-		{name: "polls every 100 ms", cache: store.CacheOptions{Feed: b, FeedInterval: 100 * time.Millisecond}},
+		{name: "polls every second", cache: store.CacheOptions{Feed: b, TTL: farOff}},
+		{name: "polls every 100 ms", cache: store.CacheOptions{Feed: b, TTL: farOff, FeedInterval: 100 * time.Millisecond}},
 		{name: "everything is lost", cache: store.CacheOptions{Feed: deadFeed{}, TTL: 2 * time.Second}},
 	}
 	if notified != nil {
-		ways = append(ways, way{name: "notified", cache: store.CacheOptions{Feed: b, FeedWake: notified}})
+		// A poll comes too late as well.
+		ways = append(ways, way{name: "notified", cache: store.CacheOptions{Feed: b, TTL: farOff, FeedInterval: farOff, FeedWake: notified}})
 	}
-	medians := make(map[string]time.Duration)
 	for _, w := range ways {
 		t.Run(w.name, func(t *testing.T) {
 			here, err := keys.New(a, &keys.Options{MaxPerUser: -1, Cache: &store.CacheOptions{Feed: a}})
@@ -72,20 +74,9 @@ func revocationLatencies(t *testing.T, a, b backend, notified <-chan struct{}, r
 			n := revocations
 			at := func(i int) time.Duration { return latencies[i].Round(time.Millisecond / 10) }
 			t.Logf("%d revocations: p50 %v, p99 %v, max %v", n, at(n/2), at(n*99/100), at(n-1))
-			medians[w.name] = latencies[n/2]
-			ttl := w.cache.TTL
-			if ttl == 0 {
-				ttl = 5 * time.Second
-			}
-			// However busy the machine is.
-			require.LessOrEqual(t, latencies[n-1], ttl)
+			// However busy the machine is: the requests are told what time it is.
+			require.LessOrEqual(t, latencies[n-1], w.cache.TTL)
 		})
-	}
-	// A poll in a tenth of the time, and a notification, are worth something.
-	second := medians["polls every second"]
-	require.Less(t, medians["polls every 100 ms"], second/2)
-	if notified != nil {
-		require.Less(t, medians["notified"], second/2)
 	}
 }
 
@@ -131,7 +122,7 @@ func revokeAll(t *testing.T, here, there *keys.Manager, revocations int) []time.
 				if err == nil && !is {
 					latencies[i] = now.Sub(revoked[i])
 				}
-				if latencies[i] > time.Minute {
+				if latencies[i] > tooLong {
 					err = errors.New("a revocation is unknown after a minute")
 				}
 				failed = errors.Join(failed, err)

@@ -29,7 +29,7 @@ func leaseProgram(open func(ctx context.Context, args []string) (ratelimit.Lende
 		if err != nil {
 			return err
 		}
-		leased := ratelimit.NewLeased(l, nil)
+		leased := ratelimit.NewLeased(l, &ratelimit.LeaseOptions{Timeout: leaseTimeout})
 		if err := ready(); err != nil {
 			return err
 		}
@@ -46,15 +46,15 @@ func leaseProgram(open func(ctx context.Context, args []string) (ratelimit.Lende
 func spendLeased(ctx context.Context, leased *ratelimit.Leased) error {
 	ticks := time.NewTicker(time.Millisecond)
 	defer ticks.Stop()
-	admitted := time.Now() // last
-	for n := 0; n <= leaseLimit && time.Since(admitted) < 3*time.Second; {
+	admitted, refusals := time.Now(), 0 // the last, and how many since
+	for n := 0; n <= leaseLimit && (time.Since(admitted) < 3*time.Second || refusals < 1000); refusals++ {
 		<-ticks.C
 		_, ok, err := leased.Add(ctx, "family", testDay, 1, leaseLimit)
 		if err != nil {
 			return err
 		}
 		if ok {
-			admitted = time.Now()
+			admitted, refusals = time.Now(), 0
 			n++
 			fmt.Println("admitted")
 		}

@@ -40,7 +40,7 @@ func (l *listener) wakes(t *testing.T, why string) {
 	t.Helper()
 	select {
 	case <-l.Wake():
-	case <-time.After(20 * time.Second):
+	case <-time.After(tooLong):
 		require.FailNow(t, "nobody wakes", why)
 	}
 }
@@ -51,7 +51,7 @@ func (l *listener) failure(t *testing.T) error {
 	select {
 	case err := <-l.failed:
 		return err
-	case <-time.After(20 * time.Second):
+	case <-time.After(tooLong):
 		require.FailNow(t, "nothing is reported")
 		return nil
 	}
@@ -113,8 +113,7 @@ func ignoreConflict(err error) error {
 
 // TestNotifyLost has the listener's connection ended by an operator, and the server
 // stopped, killed and suspended. Each is reported, and the listener is back by itself,
-// with a wake-up for what it has missed, within about a second of the server. The
-// times are printed.
+// with a wake-up for what it has missed. The times are printed.
 func TestNotifyLost(t *testing.T) {
 	t.Parallel()
 	p, err := servers.StartPostgres()
@@ -158,7 +157,7 @@ func TestNotifyLost(t *testing.T) {
 			require.Eventually(t, func() bool {
 				err := s.PutUser(t.Context(), &store.User{Org: "acme", ID: way.name})
 				return err == nil || errors.Is(err, store.ErrExists)
-			}, 10*time.Second, time.Millisecond)
+			}, tooLong, time.Millisecond)
 			l.wakes(t, "a user was made")
 		})
 	}
@@ -180,6 +179,7 @@ func TestNotifyBehindPooler(t *testing.T) {
 	require.NoError(t, err)
 	there, err := keys.New(b, &keys.Options{Cache: &store.CacheOptions{
 		Feed: b, FeedInterval: 100 * time.Millisecond, FeedWake: l.Wake(),
+		TTL: 5 * time.Minute, // so that nothing but a poll tells before tooLong
 	}})
 	require.NoError(t, err)
 	t.Cleanup(there.Close)
@@ -195,7 +195,8 @@ func TestNotifyBehindPooler(t *testing.T) {
 	require.NoError(t, here.Revoke(t.Context(), keys.Actor{}, keys.Ref{Org: k.Org, User: k.User, ID: k.ID}))
 	began := time.Now()
 	for !revoked() {
-		require.Less(t, time.Since(began), 5*time.Second+time.Second)
+		require.Less(t, time.Since(began), tooLong)
 	}
+	t.Logf("the revocation is known after %v", time.Since(began).Round(time.Millisecond))
 	require.ErrorIs(t, l.failure(t), pgnotify.ErrNotDelivered)
 }

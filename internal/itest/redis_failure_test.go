@@ -371,7 +371,7 @@ func (c *cutConn) Write(b []byte) (int, error) {
 // work: a call for each of them fails by the timeout, and then all is well.
 func TestRedisHalfOpen(t *testing.T) {
 	t.Parallel()
-	const timeout = 300 * time.Millisecond
+	const timeout = time.Second // for a call that works, on a busy machine
 	f := newRedisFixture(t)
 	var now atomic.Pointer[atomic.Bool]
 	now.Store(new(atomic.Bool))

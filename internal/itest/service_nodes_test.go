@@ -13,7 +13,7 @@ import (
 
 // How long a test waits for another process, and how often it looks.
 const (
-	eventually = 20 * time.Second
+	eventually = tooLong
 	tick       = 20 * time.Millisecond
 )
 
