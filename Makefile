@@ -73,6 +73,16 @@ api: ## write the exported API to api/keystile.txt
 	go run ./internal/apilist >.cover/api
 	mv .cover/api api/keystile.txt
 
+# The last release, or the commit before if there is none.
+BASE ?= $(shell git describe --tags --abbrev=0 2>/dev/null || echo HEAD~1)
+
+.PHONY: apidiff
+apidiff: tools ## say how the exported API of the root module differs from that of BASE, and whether it is compatible
+	@old=$$(mktemp -d); trap 'git worktree remove --force "$$old"' EXIT; \
+	git worktree add -q --detach "$$old" $(BASE); \
+	(cd "$$old" && GOWORK=off $(bin)/apidiff -m -w .api github.com/keystile/keystile); \
+	GOWORK=off $(bin)/apidiff -m "$$old/.api" github.com/keystile/keystile
+
 .PHONY: golden
 golden: ## fail if make api or make requirements would change anything
 	@mkdir -p .cover
