@@ -14,6 +14,10 @@ FUZZTIME ?= 60s
 COUNT ?= 10
 BENCH ?= .
 
+# How long the tests of one package may take: those of internal/itest take 5 minutes on a
+# quiet machine of two processors, and a multiple where others are busy.
+TIMEOUT ?= 30m
+
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +25,7 @@ help: ## list the targets
 .PHONY: test
 test: ## run every test of every module under the race detector, those of allocations without, and say what was skipped
 	@tools/testdeps
-	go run ./internal/testsummary -race -shuffle=on work -- -run '[Aa]lloc|Budget' work
+	go run ./internal/testsummary -race -shuffle=on -timeout=$(TIMEOUT) work -- -run '[Aa]lloc|Budget' work
 
 .PHONY: race
 race: ## run the core's tests three times each on 1, 2 and 4 processors under the race detector
@@ -30,7 +34,7 @@ race: ## run the core's tests three times each on 1, 2 and 4 processors under th
 .PHONY: cover
 cover: ## measure the coverage of every package by the tests of all modules, and fail below the gates
 	@mkdir -p .cover
-	@go run ./internal/testsummary -coverpkg="$$(go list work | grep -vE '/(examples|internal/itest)(/|$$)' | paste -s -d ,)" -coverprofile=.cover/profile work >.cover/log || { cat .cover/log; exit 1; }
+	@go run ./internal/testsummary -timeout=$(TIMEOUT) -coverpkg="$$(go list work | grep -vE '/(examples|internal/itest)(/|$$)' | paste -s -d ,)" -coverprofile=.cover/profile work >.cover/log || { cat .cover/log; exit 1; }
 	go run ./internal/covergate .cover/profile
 
 .PHONY: fuzz

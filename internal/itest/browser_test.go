@@ -101,10 +101,14 @@ func openTab(t testing.TB, base string, more ...string) *tab {
 	return b
 }
 
-// command sends a command of the DevTools protocol.
+// command sends a command of the DevTools protocol. While the tab has no page, because
+// it is going from one to the next, the command is not carried out, and so sent again.
 func command[P, R any](b *tab, c cdp.Command[P, R], params P) R {
 	b.tb.Helper()
 	result, err := chromedp.Call(b.ctx, c, params)
+	for began := time.Now(); says(err, "Not attached to an active page") && time.Since(began) < patient; {
+		result, err = chromedp.Call(b.ctx, c, params)
+	}
 	require.NoError(b.tb, err)
 	return result
 }
@@ -125,8 +129,10 @@ func eval[T any](b *tab, expression string, args ...any) T {
 // isReplaced reports whether err says that the page that was asked is no more, which
 // can be for no other reason than that the tab went on to the next one.
 func isReplaced(err error) bool {
-	return err != nil && strings.Contains(err.Error(), "Inspected target navigated or closed")
+	return says(err, "Inspected target navigated or closed") || says(err, "Not attached to an active page")
 }
+
+func says(err error, text string) bool { return err != nil && strings.Contains(err.Error(), text) }
 
 // script puts arguments into a format, as literals of JavaScript.
 func script(format string, args ...any) string {
