@@ -18,7 +18,8 @@ import (
 // Implementations are safe for concurrent use.
 type Verifier interface {
 	// Claims reports whether presented is to be judged as one of the Verifier's
-	// tokens, and so by no other Authenticator (D33).
+	// tokens, and so as nothing else (D33): a Guard asks no other Authenticator
+	// about it, wherever that one stands.
 	Claims(presented string) bool
 
 	// Verify returns the record of presented and the settings of its
@@ -79,7 +80,7 @@ var (
 	errOtherUser   = fmt.Errorf("%w: key of another user than x-api-user", ErrInvalidCredential)
 	errUnknownKey  = fmt.Errorf("%w: no such key", ErrInvalidCredential)
 	errUnclaimed   = fmt.Errorf("%w: of no kind that is accepted here", ErrInvalidCredential)
-	errRefusedForm = fmt.Errorf("%w: a key as Bearer, which is refused here", ErrInvalidCredential)
+	errRefusedForm = fmt.Errorf("%w: a key in a form that is refused here", ErrInvalidCredential)
 	errMalformed   = fmt.Errorf("%w: malformed", ErrInvalidCredential)
 	errMultiple    = fmt.Errorf("%w: more than one credential or header line", ErrInvalidCredential)
 	errNoVerifier  = errors.New("middleware: APIKeys without a Verifier")
@@ -90,8 +91,13 @@ var (
 func (a *apiKeys) Authenticate(r *http.Request) (*policy.Principal, error) {
 	var c credentials
 	c.read(r.Header)
-	if c.presented == presentedMultiple {
+	switch {
+	case c.presented == presentedMultiple:
 		return nil, errMultiple
+	case c.presented == presentedMalformed:
+		return nil, errMalformed
+	case !a.claims(&c):
+		return nil, ErrNoCredential
 	}
 	verified, err := a.verify(r.Context(), &c, a.opts.Now())
 	if err != nil {
@@ -100,22 +106,20 @@ func (a *apiKeys) Authenticate(r *http.Request) (*policy.Principal, error) {
 	return verified.Record.Principal, nil
 }
 
-// verify judges c. With an error that wraps ErrInvalidCredential it still
-// returns the record if one was found, for Options.Observe.
+// claims reports whether c is one of a's tokens, in either form, and so nobody else's
+// (D33). One that nobody can judge must not be taken for another's.
+func (a *apiKeys) claims(c *credentials) bool {
+	return (c.presented == presentedBearer || c.presented == presentedPair) && (a.verifier == nil || a.verifier.Claims(c.token))
+}
+
+// verify judges c, which a claims. With an error that wraps ErrInvalidCredential it
+// still returns the record if one was found, for Options.Observe.
 func (a *apiKeys) verify(ctx context.Context, c *credentials, now time.Time) (store.Verified, error) {
-	if a.verifier == nil {
-		return store.Verified{}, errNoVerifier
-	}
 	switch {
-	case c.presented == presentedBearer && a.verifier.Claims(c.token):
-		if a.opts.RefuseBearer {
-			return store.Verified{}, errRefusedForm // a key is nothing else (D33): nobody is asked after us
-		}
-	case c.presented == presentedPair && !a.opts.RefuseHeaderPair:
-	case c.presented == presentedMalformed:
-		return store.Verified{}, errMalformed
-	default:
-		return store.Verified{}, ErrNoCredential
+	case a.verifier == nil:
+		return store.Verified{}, errNoVerifier
+	case c.presented == presentedBearer && a.opts.RefuseBearer, c.presented == presentedPair && a.opts.RefuseHeaderPair:
+		return store.Verified{}, errRefusedForm
 	}
 	verified, err := a.verifier.Verify(ctx, c.token, now)
 	switch {

@@ -13,7 +13,10 @@ import (
 	"github.com/keystile/keystile/middleware"
 	"github.com/keystile/keystile/policy"
 	"github.com/keystile/keystile/ratelimit"
+	"github.com/keystile/keystile/store"
 	"github.com/keystile/keystile/store/keys"
+	"github.com/keystile/keystile/store/memstore"
+	"github.com/keystile/keystile/token"
 )
 
 // authenticatorFunc makes a function an Authenticator.
@@ -361,16 +364,79 @@ func TestBearerToken(t *testing.T) {
 	}
 }
 
-// D33: a key in a form that is refused is not tried as anything else.
-func TestRefusedFormIsFinal(t *testing.T) {
+// TestKeyIsNothingElse: D33: a token of ours is judged by APIKeys and by nobody else, in
+// either form, wherever they stand, and in a form that is refused too.
+func TestKeyIsNothingElse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	next := authenticatorFunc(func(*http.Request) (*policy.Principal, error) {
+	greedy := authenticatorFunc(func(*http.Request) (*policy.Principal, error) {
 		return &policy.Principal{Credential: policy.JWT, User: "somebody"}, nil
 	})
-	keysOnly := middleware.APIKeys(w.mgr.Verifier(), &middleware.APIKeyOptions{RefuseBearer: true})
-	h := w.guard(&middleware.Options{Authenticators: []middleware.Authenticator{keysOnly, next}}).Wrap(pong)
-	requireRefusal(t, do(h, bearer(w.token.Reveal())), 401, policy.InvalidToken)
-	require.Equal(t, 200, do(h, bearer("a.jwt.of-somebody")).Code)
-	require.Equal(t, 200, do(h, pair(testEmail, w.token.Reveal())).Code)
+	down := authenticatorFunc(func(*http.Request) (*policy.Principal, error) { return nil, errors.New("connection refused") })
+	keysBy := func(opts *middleware.APIKeyOptions) middleware.Authenticator {
+		return middleware.APIKeys(w.mgr.Verifier(), opts)
+	}
+	secret := w.token.Reveal()
+	const legacy = "0123456789abcdef"
+	type chain []middleware.Authenticator
+	for _, test := range []struct {
+		name    string
+		chain   chain
+		request *http.Request
+		user    string // empty: refused
+	}{
+		{"Bearer, another before", chain{greedy, keysBy(nil)}, bearer(secret), testUser},
+		{"pair, another before", chain{greedy, keysBy(nil)}, pair(testEmail, secret), testUser},
+		{"Bearer, another that fails before", chain{down, keysBy(nil)}, bearer(secret), testUser},
+		{"unknown, another before", chain{greedy, keysBy(nil)}, bearer(unknownToken), ""},
+		{"unknown pair, another before", chain{greedy, keysBy(nil)}, pair(testEmail, unknownToken), ""},
+		{"malformed, another before", chain{greedy, keysBy(nil)}, bearer("csk_live_a.b.c"), ""},
+		{"refused as Bearer", chain{keysBy(&middleware.APIKeyOptions{RefuseBearer: true}), greedy}, bearer(secret), ""},
+		{"refused as Bearer, another before", chain{greedy, keysBy(&middleware.APIKeyOptions{RefuseBearer: true})}, bearer(secret), ""},
+		{"refused as a pair", chain{keysBy(&middleware.APIKeyOptions{RefuseHeaderPair: true}), greedy}, pair(testEmail, secret), ""},
+		{"refused as a pair, another before", chain{greedy, keysBy(&middleware.APIKeyOptions{RefuseHeaderPair: true})}, pair(testEmail, secret), ""},
+		{"the other form of that", chain{greedy, keysBy(&middleware.APIKeyOptions{RefuseHeaderPair: true})}, bearer(secret), testUser},
+		{"another kind of token", chain{keysBy(nil), greedy}, bearer("a.jwt.of-somebody"), "somebody"},
+		{"another kind of token in the pair", chain{keysBy(nil), greedy}, pair(testEmail, legacy), "somebody"},
+		{"which nobody else takes", chain{keysBy(nil)}, pair(testEmail, legacy), ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			user := ""
+			got := do(w.guard(&middleware.Options{Authenticators: test.chain}).WrapFunc(
+				func(_ http.ResponseWriter, _ *http.Request, p *policy.Principal) { user = p.User }), test.request)
+			if test.user == "" {
+				requireRefusal(t, got, 401, policy.InvalidToken)
+			}
+			require.Equal(t, test.user, user)
+		})
+	}
+}
+
+// TestTwoFormats: D34: keys of two prefixes, as after the prefix was changed, work side
+// by side in both forms.
+func TestTwoFormats(t *testing.T) {
+	t.Parallel()
+	s := memstore.New()
+	var chain []middleware.Authenticator
+	var tokens []string
+	var verifier middleware.Verifier
+	for _, prefix := range []string{"old_", "new_"} {
+		mgr, err := keys.New(s, &keys.Options{Format: &token.Format{Prefix: prefix}})
+		require.NoError(t, err)
+		t.Cleanup(mgr.Close)
+		require.NoError(t, mgr.PutUser(t.Context(), &store.User{Org: testOrg, ID: testUser, Email: testEmail}))
+		tok, _, err := mgr.Create(t.Context(), keys.CreateParams{Org: testOrg, User: testUser, Name: prefix})
+		require.NoError(t, err)
+		verifier = mgr.Verifier()
+		chain, tokens = append(chain, middleware.APIKeys(verifier, nil)), append(tokens, tok.Reveal())
+	}
+	g, err := middleware.New(verifier, &middleware.Options{Authenticators: chain})
+	require.NoError(t, err)
+	for _, tok := range tokens {
+		require.Equal(t, 200, do(g.Wrap(pong), bearer(tok)).Code)
+		require.Equal(t, 200, do(g.Wrap(pong), pair(testEmail, tok)).Code)
+		requireRefusal(t, do(g.Wrap(pong), pair("other@acme.example", tok)), 401, policy.InvalidToken)
+	}
+	requireRefusal(t, do(g.Wrap(pong), pair(testEmail, unknownToken)), 401, policy.InvalidToken)
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/keystile/keystile/policy"
 	"github.com/keystile/keystile/ratelimit"
-	"github.com/keystile/keystile/store"
 )
 
 // A Guard lets requests through to handlers, or refuses them: it authenticates
@@ -35,6 +34,8 @@ type layer struct{ policy policy.Policy }
 type core struct {
 	opts     Options
 	verifier Verifier
+	keys     []*apiKeys       // of opts.Authenticators
+	others   []Authenticator  // the rest of them
 	daily    *ratelimit.Daily // opts.Limiter, if it is one
 	refusals refusals
 	fields   rateLimitFields
@@ -51,8 +52,14 @@ func New(v Verifier, opts *Options) (*Guard, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.Authenticators = slices.Clone(o.Authenticators)
 	c := &core{opts: o, verifier: v, refusals: newRefusals(o.Realm)}
+	for _, a := range o.Authenticators {
+		if keys, ok := a.(*apiKeys); ok {
+			c.keys = append(c.keys, keys)
+		} else {
+			c.others = append(c.others, a)
+		}
+	}
 	c.daily, _ = o.Limiter.(*ratelimit.Daily)
 	if o.Uses != nil {
 		c.uses = newUseRecorder(o.Uses, o.UseInterval, o.UsesFailed)
@@ -391,37 +398,42 @@ func (c *core) authenticate(r *http.Request, d *decision) *Refusal {
 	case presentedPair:
 		d.pair = true
 	}
-	for _, a := range c.opts.Authenticators {
-		var err error
-		if keys, ok := a.(*apiKeys); ok {
-			// Our own is spared the second look at the headers, the second reading of
+	for _, a := range c.keys {
+		if a.claims(&creds) {
+			// They are spared the second look at the headers, the second reading of
 			// the clock and a look-up of the settings.
-			var verified store.Verified
-			verified, err = keys.verify(r.Context(), &creds, d.Time)
+			verified, err := a.verify(r.Context(), &creds, d.Time)
 			if verified.Record != nil {
 				d.Principal, d.Settings, d.stale = verified.Record.Principal, verified.Settings, verified.Stale
 			}
-		} else {
-			d.Principal, err = askHost(a, r, creds.presented)
+			if err != nil {
+				return c.unknown(d, err)
+			}
+			return nil
 		}
-		if err == nil {
+	}
+	for _, a := range c.others {
+		var err error
+		if d.Principal, err = askHost(a, r, creds.presented); err == nil {
 			return c.accept(r, d)
 		}
-		d.err = err
-		switch {
-		case errors.Is(err, ErrInvalidCredential):
-			return c.refusals.of(policy.InvalidToken)
-		case errors.Is(err, ErrNoCredential):
-			continue
+		if !errors.Is(err, ErrNoCredential) || errors.Is(err, ErrInvalidCredential) {
+			return c.unknown(d, err)
 		}
-		return c.refusals.failed(err)
 	}
 	if creds.presented == presentedNothing {
-		d.err = nil
 		return c.refusals.of(policy.NoCredentials)
 	}
-	d.err = errUnclaimed
-	return c.refusals.of(policy.InvalidToken)
+	return c.unknown(d, errUnclaimed)
+}
+
+// unknown refuses a caller whom an Authenticator did not find, for that reason.
+func (c *core) unknown(d *decision, err error) *Refusal {
+	d.err = err
+	if errors.Is(err, ErrInvalidCredential) {
+		return c.refusals.of(policy.InvalidToken)
+	}
+	return c.refusals.failed(err)
 }
 
 // askHost asks an Authenticator of the host. Where a credential came in a header, a
@@ -451,13 +463,9 @@ var errNobody = errors.New("middleware: Authenticator returned neither a princip
 // noSettings are those of a caller without an organization.
 var noSettings policy.Settings
 
-// accept completes what an Authenticator gave.
+// accept completes what an Authenticator of the host gave.
 func (c *core) accept(r *http.Request, d *decision) *Refusal {
-	d.err = nil
-	switch {
-	case d.Settings != nil:
-		return nil
-	case d.Principal.Org == "":
+	if d.Principal.Org == "" {
 		d.Settings = &noSettings
 		return nil
 	}

@@ -13,7 +13,10 @@ import (
 // Options configure a Guard. A nil *Options means the defaults: API keys in both
 // forms, all rules of policy.Default, 250 requests a day and key.
 type Options struct {
-	// Authenticators are asked in order who sent a request.
+	// Authenticators are asked in order who sent a request. A token that the Verifier
+	// of APIKeys claims, in either form, is judged by these alone, wherever they stand
+	// (D33). A rule for all callers is no Authenticator, but a Policy or a handler
+	// around the Guard.
 	// Defaults to APIKeys of the Guard's Verifier.
 	Authenticators []Authenticator
 

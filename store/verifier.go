@@ -12,7 +12,7 @@ import (
 // A Verifier finds what a presented token stands for: a [Cache] with the
 // [token.Format] of the tokens in it, so that a pepper has one home. It decides
 // nothing: revoked, disabled and expired keys are found like others. It is safe
-// for concurrent use. The zero Verifier, and a nil *Verifier, claims no token and
+// for concurrent use. The zero Verifier, and a nil *Verifier, claims every token and
 // fails every call.
 type Verifier struct {
 	cache   *Cache
