@@ -48,9 +48,11 @@ type Options struct {
 	// Observe is called once for each request, when it is decided and before the
 	// handler runs. With a Guard's Authenticate around other Guards of its family
 	// the inner Guard decides; only a handler without a Guard of its own is observed
-	// after it has returned. One exception: a request that one Wrap let through and
-	// another one inside of it refused is observed twice. Observe runs on the path of
-	// the request and must not block; the request must not be kept or changed.
+	// after it has returned. There are two exceptions, which are
+	// observed twice: a request that one Wrap let through and another one inside of it
+	// refused, and one whose inner Guard decides after the Authenticate around it has
+	// returned, as behind http.TimeoutHandler. Observe runs on the path of the request
+	// and must not block; the request must not be kept or changed.
 	// Defaults to none.
 	Observe func(r *http.Request, e Event)
 
@@ -88,7 +90,9 @@ type Options struct {
 
 	// Uses takes the facts about the use of keys (S49, D24): admitted requests are
 	// noted in memory, joined by key and address, and written in batches off the
-	// path of the request; Guard.Close writes the rest.
+	// path of the request; Guard.Close writes the rest. Of a key that is used from
+	// more than 64 addresses between two writes, the requests from further ones are
+	// counted without an address.
 	// Defaults to none.
 	Uses store.Uses
 

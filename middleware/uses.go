@@ -21,6 +21,10 @@ const (
 	addrsPerKey   = 64   // of them; a store keeps ten of a key
 	usesPerBatch  = 1000
 	userAgentSize = 256 // of a User-Agent is kept, here as in the stores
+
+	// writeTimeout is how long a write may take that is not the last. It is short
+	// because close waits for one that is under way, and has a time of its own.
+	writeTimeout = 5 * time.Second
 )
 
 // A useRecorder joins the uses of keys in memory and writes them in batches, so
@@ -41,10 +45,10 @@ type useRecorder struct {
 	shards   [useShards]useShard
 	closed   atomic.Bool
 
-	stop    chan struct{}
-	stopped chan struct{}
-	once    sync.Once
-	result  error // of the last write, by close
+	stop    chan struct{} // closed by the first close
+	stopped chan struct{} // closed when run has ended
+	ended   chan struct{} // closed when the first close has, after result was set
+	result  error         // of the last write
 }
 
 type useShard struct {
@@ -67,7 +71,7 @@ type useKey struct {
 func newUseRecorder(s store.Uses, interval time.Duration, failed func(error)) *useRecorder {
 	u := &useRecorder{
 		store: s, interval: interval, failed: failed, seed: maphash.MakeSeed(),
-		stop: make(chan struct{}), stopped: make(chan struct{}),
+		stop: make(chan struct{}), stopped: make(chan struct{}), ended: make(chan struct{}),
 	}
 	go u.run()
 	return u
@@ -134,7 +138,7 @@ func (u *useRecorder) run() {
 		case <-u.stop:
 			return
 		case <-ticker.C:
-			ctx, cancel := context.WithTimeout(context.Background(), max(u.interval, 5*time.Second))
+			ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
 			if err := u.write(ctx); err != nil && u.failed != nil {
 				u.failed(err)
 			}
@@ -193,18 +197,24 @@ func (u *useRecorder) record(ctx context.Context, batch []store.Use) (err error)
 	return u.store.RecordUses(ctx, batch)
 }
 
-// close stops the writing goroutine and writes the rest. Later calls return what
-// the first one did.
+// close stops the writing goroutine and writes the rest. Later calls wait for the
+// first one and return what it did.
 func (u *useRecorder) close(ctx context.Context) error {
-	u.once.Do(func() {
-		u.closed.Store(true)
-		close(u.stop)
+	if u.closed.Swap(true) {
 		select {
-		case <-u.stopped:
-			u.result = u.write(ctx)
+		case <-u.ended:
+			return u.result
 		case <-ctx.Done():
-			u.result = ctx.Err()
+			return ctx.Err()
 		}
-	})
+	}
+	defer close(u.ended)
+	close(u.stop)
+	select {
+	case <-u.stopped:
+		u.result = u.write(ctx)
+	case <-ctx.Done():
+		u.result = ctx.Err()
+	}
 	return u.result
 }

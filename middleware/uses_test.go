@@ -317,6 +317,58 @@ func TestCloseInTime(t *testing.T) {
 	})
 }
 
+// TestCloseAfterAStuckWrite: a write that the store does not answer takes little of the
+// time that Close has, however long the interval is, and what it was to write is written.
+func TestCloseAfterAStuckWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, sink := newWorld(t), &stuckOnce{}
+		g := w.guard(&middleware.Options{Uses: sink, Now: time.Now, UseInterval: 5 * time.Minute})
+		for range 3 {
+			require.Equal(t, 200, do(g.Wrap(pong), bearer(w.token.Reveal())).Code)
+		}
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		require.NoError(t, g.Close(ctx))
+		_, requests := sink.total()
+		require.EqualValues(t, 3, requests)
+	})
+}
+
+// stuckOnce is a store.Uses that does not answer its first call.
+type stuckOnce struct {
+	useSink
+	once sync.Once
+}
+
+func (s *stuckOnce) RecordUses(ctx context.Context, uses []store.Use) error {
+	s.once.Do(func() { <-ctx.Done() })
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return s.useSink.RecordUses(ctx, uses)
+}
+
+// TestSecondCloseHeedsItsContext: it waits for the first one, but no longer than it may.
+func TestSecondCloseHeedsItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		stuck := make(chan struct{})
+		g := w.guard(&middleware.Options{Uses: stuckUses{stuck}, Now: time.Now})
+		require.Equal(t, 200, do(g.Wrap(pong), bearer(w.token.Reveal())).Code)
+		first := make(chan error, 1)
+		go func() { first <- g.Close(context.Background()) }()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, g.Close(ctx), context.DeadlineExceeded)
+		close(stuck)
+		require.NoError(t, <-first)
+		require.NoError(t, g.Close(t.Context()))
+	})
+}
+
 // stuckUses is a store.Uses that hangs, whatever its context says.
 type stuckUses struct{ done chan struct{} }
 

@@ -237,6 +237,8 @@ type Uses interface {
 	// and moves no time back. What is beyond the bounds of a [UseSummary], and of
 	// the store's [UseRetention], is forgotten when the whole batch has been added.
 	//
+	// The slice is the caller's again afterwards: what is kept of it is copied.
+	//
 	// A use with a Count below 1 or without a time is refused, and the batch with
 	// it. A use whose Last is before its First, as when the clock was set back, is
 	// taken the other way around.
