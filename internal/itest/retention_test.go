@@ -115,6 +115,24 @@ func TestRetentionDeletesIdle_D24(t *testing.T) {
 	})
 }
 
+// TestRetentionOfRestarts_D24: processes that end before a round has been made look at
+// other keys each time.
+func TestRetentionOfRestarts_D24(t *testing.T) {
+	t.Parallel()
+	eachRetainer(t, func(t *testing.T, r retainer) {
+		const keys = 600
+		ids := newUsedKeys(t, r.open(store.UseRetention{}, nil), keys)
+		now := testDay.Add(2 * testMonth)
+		for range 60 { // of which each does a third
+			s := r.open(store.UseRetention{Age: testMonth}, at(now))
+			for range 2 {
+				require.NoError(t, s.RecordUses(t.Context(), []store.Use{{KeyID: ids[0], First: now, Last: now, Count: 1}}))
+			}
+		}
+		require.Zero(t, r.kept(t))
+	})
+}
+
 // TestRetentionDefault_D24: without a retention nothing is forgotten, however old
 // it is, and no clock is asked.
 func TestRetentionDefault_D24(t *testing.T) {

@@ -30,7 +30,7 @@ func (s *Store) RecordUses(ctx context.Context, uses []store.Use) error {
 			bounds.Add(&k.uses, batch...)
 		}
 	}
-	if _, ok := s.rounds.Next(bounds); ok {
+	if _, ok := s.rounds.Next(bounds, ""); ok {
 		for _, k := range s.keys {
 			bounds.Apply(&k.uses)
 		}

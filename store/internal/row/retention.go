@@ -3,6 +3,7 @@ package row
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -110,23 +111,33 @@ func (b Bounds) Add(sum *store.UseSummary, uses ...store.Use) {
 }
 
 // Rounds tell a store which of its keys to look at, so that what is too old is
-// forgotten of those too that are not used any more. The zero Rounds begin with
-// the first key. They are safe for concurrent use; two that go on at once look at
-// the same keys.
+// forgotten of those too that are not used any more. They are safe for concurrent
+// use; two that go on at once look at the same keys.
+//
+// A process keeps to itself how far it has come. So that one that is started again and
+// again before the end of a round does not look at the same keys each time, the first
+// round begins somewhere, and is followed at once by a whole one.
 type Rounds struct {
 	mu    sync.Mutex
+	begun bool
+	whole bool      // the round under way began with the first key
 	after string    // the key that the round under way has come to
-	ended time.Time // when the last round did; zero: there was none
+	ended time.Time // when the last whole round did; zero: there was none
 }
 
 // Next returns the ID of the key after which to go on, if there is anything to do.
-// A clock that was set back does not keep it waiting for longer.
-func (r *Rounds) Next(b Bounds) (after string, ok bool) {
+// Like is the ID of any key, or empty, and the first round begins with the first key
+// then. A clock that was set back does not keep it waiting for longer.
+func (r *Rounds) Next(b Bounds, like string) (after string, ok bool) {
 	if !b.on {
 		return "", false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !r.begun {
+		r.after = somewhere(like)
+		r.begun, r.whole = true, r.after == ""
+	}
 	if r.after == "" && !r.ended.IsZero() {
 		if rested := b.at.Sub(r.ended); 0 <= rested && rested < rest {
 			return "", false
@@ -140,6 +151,19 @@ func (r *Rounds) Reached(b Bounds, id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.after = id; id == "" {
-		r.ended = b.at
+		if r.whole {
+			r.ended = b.at
+		}
+		r.whole = true
 	}
+}
+
+// somewhere returns what could be an ID, at random: like with other digits at its end
+// (D27). It returns none if like has no room for them.
+func somewhere(like string) string {
+	const digits = 8
+	if len(like) < digits {
+		return ""
+	}
+	return fmt.Sprintf("%s%0*x", like[:len(like)-digits], digits, rand.Uint32())
 }

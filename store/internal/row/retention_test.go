@@ -163,6 +163,27 @@ func TestRounds(t *testing.T) {
 	now = at.Add(-36500 * day)
 	require.Equal(t, next{"", true}, nextOf(&r, keep), "the clock was set back")
 
+	// The first round begins somewhere among such IDs, and a whole one follows at once.
+	starts := make(map[string]bool)
+	for range 10 {
+		var r row.Rounds
+		start, ok := r.Next(keep.Bounds(), "csk_live_0a1b2c3d")
+		require.True(t, ok)
+		require.Regexp(t, "^csk_live_[0-9a-f]{8}$", start)
+		starts[start] = true
+		again, ok := r.Next(keep.Bounds(), "csk_live_ffffffff")
+		require.True(t, ok)
+		require.Equal(t, start, again)
+		r.Reached(keep.Bounds(), "csk_live_ffffffff")
+		require.Equal(t, next{"csk_live_ffffffff", true}, nextOf(&r, keep))
+		r.Reached(keep.Bounds(), "")
+		require.Equal(t, next{"", true}, nextOf(&r, keep), "the whole one")
+		r.Reached(keep.Bounds(), "k100")
+		r.Reached(keep.Bounds(), "")
+		require.Equal(t, next{}, nextOf(&r, keep), "the end of it")
+	}
+	require.Len(t, starts, 10)
+
 	off, err := row.NewRetention("x", store.UseRetention{Addrs: store.MaxUseAddrs}, func() time.Time { panic("the clock is read for nothing") })
 	require.NoError(t, err)
 	require.Equal(t, next{}, nextOf(new(row.Rounds), off))
@@ -175,6 +196,6 @@ type next struct {
 }
 
 func nextOf(r *row.Rounds, keep row.Retention) next {
-	after, ok := r.Next(keep.Bounds())
+	after, ok := r.Next(keep.Bounds(), "")
 	return next{after, ok}
 }

@@ -43,6 +43,10 @@ func (s *Store) RecordUses(ctx context.Context, uses []store.Use) error {
 	}
 	ids := slices.Collect(maps.Keys(byKey))
 	bounds := s.retention.Bounds()
+	like := ""
+	if len(ids) > 0 {
+		like = ids[0]
+	}
 	var reached string
 	var due bool
 	if err := s.write(ctx, op, func(tx *sql.Tx) error {
@@ -63,7 +67,7 @@ func (s *Store) RecordUses(ctx context.Context, uses []store.Use) error {
 		}
 		// Asked for while others wait for their turn, so that few look at the same keys.
 		var after string
-		if after, due = s.rounds.Next(bounds); !due {
+		if after, due = s.rounds.Next(bounds, like); !due {
 			return nil
 		}
 		var err error
