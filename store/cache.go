@@ -198,7 +198,8 @@ func (o *CacheOptions) withDefaults() (CacheOptions, error) {
 		bad("ServeStale", "negative")
 	case opts.ServeStale > maxServeStale:
 		bad("ServeStale", "more than 24 hours")
-	case opts.ServeStale > 0 && opts.TTL < 0:
+	}
+	if opts.ServeStale > 0 && opts.TTL < 0 {
 		bad("ServeStale", "set while TTL turns the cache off")
 	}
 	switch {
@@ -212,16 +213,17 @@ func (o *CacheOptions) withDefaults() (CacheOptions, error) {
 		if opts.FeedFailed != nil {
 			bad("FeedFailed", "set without Feed")
 		}
-	case opts.TTL < 0:
-		bad("Feed", "set while TTL turns the cache off")
 	default:
+		if opts.TTL < 0 {
+			bad("Feed", "set while TTL turns the cache off")
+		}
 		if opts.FeedInterval == 0 {
 			opts.FeedInterval = max(min(defaultFeedInterval, opts.TTL/2), minFeedInterval)
 		}
 		if opts.FeedInterval < minFeedInterval {
 			bad("FeedInterval", "less than 1 millisecond")
 		}
-		if opts.FeedInterval > opts.TTL {
+		if opts.TTL >= 0 && opts.FeedInterval > opts.TTL {
 			bad("FeedInterval", "more than TTL")
 		}
 	}

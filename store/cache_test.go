@@ -243,6 +243,16 @@ func TestNewCacheReportsAllProblems(t *testing.T) {
 			opts:   &store.CacheOptions{TTL: time.Hour, NegativeTTL: 2 * time.Hour, LookupTimeout: time.Hour, ServeStale: 25 * time.Hour},
 			fields: []string{"TTL", "NegativeTTL", "LookupTimeout", "ServeStale"},
 		},
+		{
+			name:   "two of one field",
+			opts:   &store.CacheOptions{TTL: -1, ServeStale: 25 * time.Hour},
+			fields: []string{"ServeStale: more than 24 hours", "ServeStale: set while"},
+		},
+		{
+			name:   "a feed without TTL",
+			opts:   &store.CacheOptions{TTL: -1, Feed: new(fakeFeed), FeedInterval: 1},
+			fields: []string{"Feed: set while", "FeedInterval: less than"},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -254,7 +264,7 @@ func TestNewCacheReportsAllProblems(t *testing.T) {
 			}
 			require.Nil(t, c)
 			for _, field := range tt.fields {
-				require.ErrorContains(t, err, "CacheOptions."+field+":")
+				require.ErrorContains(t, err, "CacheOptions."+field)
 			}
 			_, err = store.NewCache(nil, tt.opts)
 			require.ErrorContains(t, err, "nil Reader", "with the others")

@@ -145,7 +145,9 @@ func (f *Format) Validate() error {
 }
 
 // Format writes the prefix and the number of peppers, whatever the verb, so that
-// printing a configuration shows no pepper. It implements [fmt.Formatter].
+// printing a configuration with a *Format in it shows no pepper. A Format that is
+// itself a field of what is printed fmt prints as any struct, peppers included:
+// keep a pointer. It implements [fmt.Formatter].
 func (f *Format) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, f.describe()) }
 
 // MarshalText returns what [Format.Format] writes, for log/slog and

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -252,4 +253,41 @@ func ExampleStore_Keys_incorrect() {
 	}
 	fmt.Println("revoked:", !r.Key.RevokedAt.IsZero())
 	// Output: revoked: false
+}
+
+// TestRounds_D24: the use facts of all keys are gone through once in an hour, and not
+// with each batch, in a step of its own of which everybody else waits for the end.
+func TestRounds_D24(t *testing.T) {
+	t.Parallel()
+	used := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	now := used
+	s, err := memstore.NewWithOptions(&memstore.Options{
+		UseRetention: store.UseRetention{Age: 24 * time.Hour}, Now: func() time.Time { return now },
+	})
+	require.NoError(t, err)
+	require.NoError(t, putUser(t.Context(), s, "ada", 1))
+	k := newKey(1)
+	require.NoError(t, s.InsertKey(t.Context(), k, nil, -1))
+	require.NoError(t, s.RecordUses(t.Context(), []store.Use{{KeyID: k.ID, Addr: netip.MustParseAddr("192.0.2.1"), First: used, Last: used, Count: 1}}))
+	// kept reports whether the address is still there: whether a clock set back shows it.
+	kept := func() bool {
+		before := now
+		now = used
+		sums, err := s.Uses(t.Context(), "acme", []string{k.ID})
+		now = before
+		require.NoError(t, err)
+		return len(sums[0].Addrs) > 0
+	}
+	for _, step := range []struct {
+		after time.Duration
+		kept  bool
+	}{
+		{24 * time.Hour, true},                 // a round, and nothing is too old
+		{25*time.Hour - time.Nanosecond, true}, // too old, and no round
+		{25 * time.Hour, false},
+	} {
+		now = used.Add(step.after)
+		require.NoError(t, s.RecordUses(t.Context(), nil))
+		require.Equal(t, step.kept, kept(), step.after)
+	}
 }
