@@ -2,7 +2,9 @@ package middleware
 
 import (
 	"errors"
+	"maps"
 	"net/http"
+	"slices"
 
 	"github.com/keystile/keystile/policy"
 )
@@ -40,3 +42,62 @@ var (
 type Authenticator interface {
 	Authenticate(r *http.Request) (*policy.Principal, error)
 }
+
+// Chain returns an Authenticator that asks the given ones as a Guard does: only if the
+// headers of the request carry at most one credential, which can be one; in order,
+// without cookies if one came (D34). It is for what authenticates people beside a Guard,
+// such as the pages of a console. APIKeys have a place in Options.Authenticators, where
+// nobody is asked before them.
+func Chain(authenticators ...Authenticator) Authenticator {
+	return chain(slices.Clone(authenticators))
+}
+
+type chain []Authenticator
+
+// Authenticate implements [Authenticator].
+func (as chain) Authenticate(r *http.Request) (*policy.Principal, error) {
+	var c credentials
+	c.read(r.Header)
+	switch c.presented {
+	case presentedMultiple:
+		return nil, errMultiple
+	case presentedMalformed:
+		return nil, errMalformed
+	}
+	return as.ask(r, c.presented)
+}
+
+// ask returns the first answer that is not ErrNoCredential, and that if there is none.
+func (as chain) ask(r *http.Request, presented presentation) (*policy.Principal, error) {
+	for _, a := range as {
+		p, err := askHost(a, r, presented)
+		if !errors.Is(err, ErrNoCredential) || errors.Is(err, ErrInvalidCredential) {
+			return p, err
+		}
+	}
+	return nil, ErrNoCredential
+}
+
+// askHost asks an Authenticator of the host. Where a credential came in a header, a
+// cookie is nobody's: browsers send it unasked (D34).
+func askHost(a Authenticator, r *http.Request, presented presentation) (*policy.Principal, error) {
+	if presented != presentedNothing && len(r.Header["Cookie"]) > 0 {
+		bare := *r
+		bare.Header = maps.Clone(r.Header)
+		delete(bare.Header, "Cookie")
+		r = &bare
+	}
+	p, err := a.Authenticate(r)
+	switch {
+	case err != nil:
+		return nil, err
+	case p == nil:
+		return nil, errNobody
+	case p.Credential == policy.Session && presented != presentedNothing:
+		return nil, ErrNoCredential // a session that is known by something else than a cookie
+	}
+	return p, nil
+}
+
+// errNobody is what is wrong with an Authenticator that gives no answer.
+var errNobody = errors.New("middleware: Authenticator returned neither a principal nor an error")

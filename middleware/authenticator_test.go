@@ -159,6 +159,62 @@ func TestSessionsBesideHeaderCredentials(t *testing.T) {
 	}
 }
 
+// TestChain: D34 beside a Guard: one credential, in order, and no cookie beside it.
+func TestChain(t *testing.T) {
+	t.Parallel()
+	down := errors.New("session store: connection refused")
+	jwts := authenticatorFunc(func(r *http.Request) (*policy.Principal, error) {
+		switch presented, _ := middleware.BearerToken(r); presented {
+		case "good":
+			return &policy.Principal{Credential: policy.JWT, User: "by JWT"}, nil
+		case "bad":
+			return nil, middleware.ErrInvalidCredential
+		}
+		return nil, middleware.ErrNoCredential
+	})
+	sessions := authenticatorFunc(func(r *http.Request) (*policy.Principal, error) {
+		switch cookie, err := r.Cookie("session"); {
+		case err != nil:
+			return nil, middleware.ErrNoCredential
+		case cookie.Value == "down":
+			return nil, down
+		}
+		return &policy.Principal{Credential: policy.Session, User: "by session"}, nil
+	})
+	with := func(r *http.Request, cookie string) *http.Request {
+		r.Header.Set("Cookie", "session="+cookie)
+		return r
+	}
+	for _, test := range []struct {
+		name    string
+		request *http.Request
+		user    string
+		err     error
+	}{
+		{"JWT", with(bearer("good"), "down"), "by JWT", nil},
+		{"bad JWT", with(bearer("bad"), "good"), "", middleware.ErrInvalidCredential},
+		{"nobody's", with(bearer("other"), "good"), "", middleware.ErrNoCredential},
+		{"session", with(do0(), "good"), "by session", nil},
+		{"session beside Basic", with(basic(), "good"), "by session", nil},
+		{"session down", with(do0(), "down"), "", down},
+		{"nothing", do0(), "", middleware.ErrNoCredential},
+		{"two credentials", with(both("good"), "good"), "", middleware.ErrInvalidCredential},
+		{"half a pair", with(pair(testEmail, ""), "good"), "", middleware.ErrInvalidCredential},
+	} {
+		for _, chain := range []middleware.Authenticator{middleware.Chain(jwts, sessions), middleware.Chain(sessions, jwts)} {
+			p, err := chain.Authenticate(test.request)
+			require.ErrorIs(t, err, test.err, test.name)
+			if test.err != nil {
+				require.Nil(t, p, test.name)
+			} else {
+				require.Equal(t, test.user, p.User, test.name)
+			}
+		}
+	}
+	_, err := middleware.Chain().Authenticate(do0())
+	require.ErrorIs(t, err, middleware.ErrNoCredential)
+}
+
 // TestOrganizationOfAHostsPrincipal: whoever an Authenticator of the host names, the
 // settings of the organization are looked up; if they cannot be, nobody can tell; and an
 // API key is bound by them, whoever found it.

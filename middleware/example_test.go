@@ -315,3 +315,37 @@ func ExampleBearerToken() {
 	fmt.Println(middleware.BearerToken(r))
 	// Output: eyJhbGciOiJSUzI1NiJ9.e30.c2ln true
 }
+
+// People at the pages of a service: by a JWT that a proxy adds, or by a cookie, which
+// counts for nothing beside that.
+func ExampleChain() {
+	people := middleware.Chain(exampleJWT{}, exampleSession{})
+	r := httptest.NewRequest("GET", "/pages/", nil)
+	r.Header.Set("Cookie", "session=left-over")
+	r.Header.Set("Authorization", "Bearer ann.x.y")
+	p, err := people.Authenticate(r)
+	fmt.Println(p.User, err)
+	// Output: ann <nil>
+}
+
+// exampleJWT takes a JWT for what it says, which only an example may do.
+type exampleJWT struct{}
+
+func (exampleJWT) Authenticate(r *http.Request) (*policy.Principal, error) {
+	token, ok := middleware.BearerToken(r)
+	if !ok || strings.Count(token, ".") != 2 {
+		return nil, middleware.ErrNoCredential
+	}
+	user, _, _ := strings.Cut(token, ".") // a real one verifies the signature first
+	return &policy.Principal{Credential: policy.JWT, Org: "acme", User: user}, nil
+}
+
+// exampleSession cannot look up any session now.
+type exampleSession struct{}
+
+func (exampleSession) Authenticate(r *http.Request) (*policy.Principal, error) {
+	if _, err := r.Cookie("session"); err != nil {
+		return nil, middleware.ErrNoCredential
+	}
+	return nil, errors.New("session store: connection refused")
+}

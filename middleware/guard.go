@@ -3,7 +3,6 @@ package middleware
 import (
 	"context"
 	"errors"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -35,7 +34,7 @@ type core struct {
 	opts     Options
 	verifier Verifier
 	keys     []*apiKeys       // of opts.Authenticators
-	others   []Authenticator  // the rest of them
+	others   chain            // the rest of them
 	daily    *ratelimit.Daily // opts.Limiter, if it is one
 	refusals refusals
 	fields   rateLimitFields
@@ -412,16 +411,14 @@ func (c *core) authenticate(r *http.Request, d *decision) *Refusal {
 			return nil
 		}
 	}
-	for _, a := range c.others {
-		var err error
-		if d.Principal, err = askHost(a, r, creds.presented); err == nil {
-			return c.accept(r, d)
-		}
-		if !errors.Is(err, ErrNoCredential) || errors.Is(err, ErrInvalidCredential) {
-			return c.unknown(d, err)
-		}
-	}
-	if creds.presented == presentedNothing {
+	var err error
+	d.Principal, err = c.others.ask(r, creds.presented)
+	switch {
+	case err == nil:
+		return c.accept(r, d)
+	case !errors.Is(err, ErrNoCredential) || errors.Is(err, ErrInvalidCredential):
+		return c.unknown(d, err)
+	case creds.presented == presentedNothing:
 		return c.refusals.of(policy.NoCredentials)
 	}
 	return c.unknown(d, errUnclaimed)
@@ -435,30 +432,6 @@ func (c *core) unknown(d *decision, err error) *Refusal {
 	}
 	return c.refusals.failed(err)
 }
-
-// askHost asks an Authenticator of the host. Where a credential came in a header, a
-// cookie is nobody's: browsers send it unasked (D34).
-func askHost(a Authenticator, r *http.Request, presented presentation) (*policy.Principal, error) {
-	if presented != presentedNothing && len(r.Header["Cookie"]) > 0 {
-		bare := *r
-		bare.Header = maps.Clone(r.Header)
-		delete(bare.Header, "Cookie")
-		r = &bare
-	}
-	p, err := a.Authenticate(r)
-	switch {
-	case err != nil:
-		return nil, err
-	case p == nil:
-		return nil, errNobody
-	case p.Credential == policy.Session && presented != presentedNothing:
-		return nil, ErrNoCredential // a session that is known by something else than a cookie
-	}
-	return p, nil
-}
-
-// errNobody is what is wrong with an Authenticator that gives no answer.
-var errNobody = errors.New("middleware: Authenticator returned neither a principal nor an error")
 
 // noSettings are those of a caller without an organization.
 var noSettings policy.Settings

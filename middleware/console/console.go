@@ -55,6 +55,9 @@ type Options struct {
 // address of whoever looks at the page, so that it sees the same person at the same
 // address.
 //
+// Whoever auth finds is a person at the pages. It is asked as by [middleware.Chain]: a
+// cookie counts for nothing where a credential came in a header.
+//
 // The error reports everything that is wrong with the arguments, joined.
 func New(api http.Handler, auth middleware.Authenticator, opts *Options) (http.Handler, error) {
 	var o Options
@@ -85,7 +88,7 @@ func New(api http.Handler, auth middleware.Authenticator, opts *Options) (http.H
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	c := &console{api: api, auth: auth, opts: o, templates: map[string]*template.Template{}}
+	c := &console{api: api, auth: middleware.Chain(auth), opts: o, templates: map[string]*template.Template{}}
 	for _, name := range pageNames {
 		t, err := template.New(name).Funcs(funcs).ParseFS(pageFiles, "pages/layout.html", "pages/parts.html", "pages/"+name+".html")
 		if err != nil {

@@ -1,6 +1,7 @@
 package console_test
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -60,10 +61,33 @@ func TestKeysSignNobodyIn(t *testing.T) {
 		r := request(t.Context(), "GET", path, "olga")
 		r.Header.Set("X-Api-User", "olga@acme.example")
 		r.Header.Set("X-Api-Token", secret)
+		asked := len(w.asked)
 		p := w.serve(r)
-		require.Equal(t, 403, p.Code, "the API judges again")
+		require.Equal(t, 401, p.Code, "a session counts for nothing there (D34)")
+		require.Len(t, w.asked, asked)
 		p.without("export", prefix)
 	}
+}
+
+// TestSessionsDown: D34: whoever comes with a JWT is not asked for the session, of which
+// a cookie was left over.
+func TestSessionsDown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(s *setup) { s.auth = sessionsDown{} })
+	r := request(t.Context(), "GET", "/", "ann")
+	require.Equal(t, 503, w.serve(r).Code)
+	r.Header.Set("Authorization", "Bearer ann.x.jwt")
+	require.Equal(t, 200, w.serve(r).Code)
+}
+
+// sessionsDown are persons whose sessions cannot be looked up.
+type sessionsDown struct{ persons }
+
+func (s sessionsDown) Authenticate(r *http.Request) (*policy.Principal, error) {
+	if _, err := r.Cookie("session"); err == nil {
+		return nil, errors.New("session store: connection refused")
+	}
+	return s.persons.Authenticate(r)
 }
 
 // anybody takes every request for one of that kind.

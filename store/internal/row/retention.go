@@ -1,9 +1,10 @@
 package row
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -161,9 +162,11 @@ func (r *Rounds) Reached(b Bounds, id string) {
 // somewhere returns what could be an ID, at random: like with other digits at its end
 // (D27). It returns none if like has no room for them.
 func somewhere(like string) string {
-	const digits = 8
-	if len(like) < digits {
+	var random [4]byte
+	end := len(like) - hex.EncodedLen(len(random))
+	if end < 0 {
 		return ""
 	}
-	return fmt.Sprintf("%s%0*x", like[:len(like)-digits], digits, rand.Uint32())
+	_, _ = rand.Read(random[:]) // never fails
+	return like[:end] + hex.EncodeToString(random[:])
 }
