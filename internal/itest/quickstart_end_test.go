@@ -65,6 +65,21 @@ func interruptAgain(t *testing.T, cmd *exec.Cmd, done chan struct{}) {
 	require.Equal(t, -1, exitCode(t, cmd.Wait()))
 }
 
+// TestQuickstartReaderGone: with "quickstart | tee log", Ctrl-C ends the reader of what is
+// printed, too. The last uses are written all the same (S49).
+func TestQuickstartReaderGone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	q := startQuickstart(t, dir)
+	for range 3 {
+		status, _ := q.get("/v1/ping", q.token)
+		require.Equal(t, 200, status)
+	}
+	require.NoError(t, q.out.Close())
+	require.Zero(t, q.stop(), q.log.String())
+	require.EqualValues(t, 3, usesIn(t, filepath.Join(dir, "keystile-quickstart.db"), q.token))
+}
+
 // TestQuickstartUsesLost: uses that cannot be written are a failure, and are named.
 func TestQuickstartUsesLost(t *testing.T) {
 	t.Parallel()

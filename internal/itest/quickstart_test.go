@@ -56,6 +56,7 @@ type quickstart struct {
 	token string          // empty if none was printed
 	curls []string        // the lines to paste
 	addr  string          // host:port
+	out   io.Closer       // our end of standard output
 	log   strings.Builder // standard error, whole when it has been stopped
 	done  chan struct{}
 }
@@ -85,6 +86,7 @@ func startExample(t testing.TB, cmd *exec.Cmd) *quickstart {
 	q.cmd.Stderr = io.MultiWriter(os.Stderr, &q.log)
 	pipe, err := q.cmd.StdoutPipe()
 	require.NoError(t, err)
+	q.out = pipe
 	require.NoError(t, q.cmd.Start())
 	t.Cleanup(func() { _ = q.cmd.Process.Kill(); <-q.done; _ = q.cmd.Wait() })
 	ready := make(chan struct{})

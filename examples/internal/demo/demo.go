@@ -57,6 +57,9 @@ func Main(name string, run func(context.Context, *Example) error) {
 	if e.Limit == 0 || e.Limit < -1 {
 		log.Fatal("-limit must be at least 1, or -1 for no limit")
 	}
+	// In "quickstart | tee log" Ctrl-C ends tee as well. What is printed then must not
+	// end the program by SIGPIPE, before the last uses are written.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 	// The address comes first, so that one in use leaves no new database behind.
