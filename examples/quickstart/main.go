@@ -52,7 +52,10 @@ func run(ctx context.Context, example *demo.Example) error {
 	// The store counts too, so that the counts outlive the process and are exact
 	// for all processes on the file.
 	limiter := ratelimit.NewDaily(s, &ratelimit.DailyOptions{Limit: example.Limit})
-	guard, err := middleware.New(mgr.Verifier(), &middleware.Options{Limiter: limiter, Uses: s})
+	guard, err := middleware.New(mgr.Verifier(), &middleware.Options{
+		Limiter: limiter, Uses: s,
+		Observe: demo.Observe, UsesFailed: demo.UsesFailed,
+	})
 	if err != nil {
 		return err
 	}

@@ -73,7 +73,10 @@ func run(ctx context.Context, example *demo.Example) error {
 	}
 	leased := ratelimit.NewLeased(rediscounter.New(client, nil), nil)
 	limiter := ratelimit.NewDaily(leased, &ratelimit.DailyOptions{Limit: example.Limit})
-	guard, err := middleware.New(mgr.Verifier(), &middleware.Options{Limiter: limiter, Uses: s})
+	guard, err := middleware.New(mgr.Verifier(), &middleware.Options{
+		Limiter: limiter, Uses: s,
+		Observe: demo.Observe, UsesFailed: demo.UsesFailed,
+	})
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -80,7 +81,8 @@ func TestQuickstartReaderGone(t *testing.T) {
 	require.EqualValues(t, 3, usesIn(t, filepath.Join(dir, "keystile-quickstart.db"), q.token))
 }
 
-// TestQuickstartUsesLost: uses that cannot be written are a failure, and are named.
+// TestQuickstartUsesLost: uses that cannot be written are named, and at the end they are
+// a failure.
 func TestQuickstartUsesLost(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -88,6 +90,7 @@ func TestQuickstartUsesLost(t *testing.T) {
 	status, _ := q.get("/v1/ping", q.token)
 	require.Equal(t, 200, status)
 	mustExec(t, openFile(t, filepath.Join(dir, "keystile-quickstart.db")), "ALTER TABLE keystile_uses RENAME TO moved")
+	require.Eventually(t, func() bool { return strings.Contains(q.log.String(), "quickstart: uses: ") }, tooLong, tick)
 	require.Equal(t, 1, q.stop())
 	require.Contains(t, q.log.String(), "quickstart: writing the last uses: ")
 }

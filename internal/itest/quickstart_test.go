@@ -52,13 +52,31 @@ func buildExample(name string) (string, error) {
 type quickstart struct {
 	tb    testing.TB
 	cmd   *exec.Cmd
-	usage string          // what was printed, up to the lines to paste
-	token string          // empty if none was printed
-	curls []string        // the lines to paste
-	addr  string          // host:port
-	out   io.Closer       // our end of standard output
-	log   strings.Builder // standard error, whole when it has been stopped
+	usage string    // what was printed, up to the lines to paste
+	token string    // empty if none was printed
+	curls []string  // the lines to paste
+	addr  string    // host:port
+	out   io.Closer // our end of standard output
+	log   printed   // standard error, whole when it has been stopped
 	done  chan struct{}
+}
+
+// A printed keeps what a program prints, and can be read meanwhile.
+type printed struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (p *printed) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.Write(b)
+}
+
+func (p *printed) String() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.String()
 }
 
 var (

@@ -21,7 +21,6 @@ import (
 
 	"github.com/keystile/keystile/middleware"
 	"github.com/keystile/keystile/policy"
-	"github.com/keystile/keystile/ratelimit"
 	"github.com/keystile/keystile/store"
 	"github.com/keystile/keystile/store/keys"
 )
@@ -86,13 +85,23 @@ func CheckFile(name string) error {
 	return f.Close()
 }
 
+// Observe prints why a store or counter gave no answer. The client is told 503 only.
+func Observe(_ *http.Request, e middleware.Event) {
+	if e.Refusal != nil && e.Refusal.Status == http.StatusServiceUnavailable {
+		log.Print("unavailable: ", e.Err)
+	}
+}
+
+// UsesFailed prints why uses could not be written. They are tried again.
+func UsesFailed(err error) { log.Print("uses: ", err) }
+
 // Serve makes a key if there is none, prints how to use it, and serves the routes
 // behind guard until ctx ends. Then it closes guard, which writes the last uses.
 func (e *Example) Serve(ctx context.Context, mgr *keys.Manager, guard *middleware.Guard) error {
 	mux := http.NewServeMux()
 	mux.Handle("/v1/ping", guard.Wrap(http.HandlerFunc(ping)))
 	// Authenticate spends nothing: the usage can be read at the limit, too.
-	mux.Handle("GET /v1/usage", guard.Authenticate(usage(guard.Limiter())))
+	mux.Handle("GET /v1/usage", guard.With(policy.Via(policy.APIKey)).Authenticate(usage(guard)))
 
 	if err := e.hello(ctx, os.Stdout, mgr); err != nil {
 		return err
@@ -140,16 +149,16 @@ func ping(w http.ResponseWriter, _ *http.Request) {
 }
 
 // usage answers how much of its quota the calling key has used today.
-func usage(limiter ratelimit.Limiter) http.Handler {
+func usage(guard *middleware.Guard) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p, ok := middleware.PrincipalFrom(r.Context())
-		if !ok || p.Credential != policy.APIKey {
-			http.Error(w, "only API keys are counted", http.StatusForbidden)
-			return
-		}
-		q, err := limiter.Peek(r.Context(), p.Quota, p.DailyLimit)
+		p, _ := middleware.PrincipalFrom(r.Context()) // the guard lets nobody by without one
+		q, err := guard.Limiter().Peek(r.Context(), p.Quota, p.DailyLimit)
 		if err != nil {
-			http.Error(w, "the counter gives no answer", http.StatusServiceUnavailable)
+			log.Print("usage: ", err)
+			guard.Refuse(w, r, &middleware.Refusal{
+				Status: http.StatusServiceUnavailable, Code: "Unavailable", Reason: policy.StoreUnavailable,
+				Message: "The usage cannot be told now. Try again.",
+			})
 			return
 		}
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
