@@ -195,7 +195,7 @@ func (e *Example) hello(ctx context.Context, out io.Writer, mgr *keys.Manager) e
 		secret = t.Reveal()
 	}
 
-	base := "http://" + e.listener.Addr().String()
+	base := baseURL(e.listener.Addr())
 	fmt.Fprintf(out, "keystile on %s\n\n", base)
 	if secret != "" {
 		fmt.Fprintf(out, "Your token, shown only now:\n\n  %s\n\n", secret)
@@ -209,7 +209,25 @@ func (e *Example) hello(ctx context.Context, out io.Writer, mgr *keys.Manager) e
 		fmt.Fprintln(out)
 	}
 	fmt.Fprintf(out, "Try it:\n\n")
-	fmt.Fprintf(out, "  curl -i -H 'Authorization: Bearer %s' %s/v1/ping\n", secret, base)
-	fmt.Fprintf(out, "  curl -i -H 'x-api-user: %s' -H 'x-api-token: %s' %s/v1/usage\n\n", email, secret, base)
+	fmt.Fprintf(out, "  curl -i -H 'Authorization: Bearer %s' %s\n", secret, quoted(base+"/v1/ping"))
+	fmt.Fprintf(out, "  curl -i -H 'x-api-user: %s' -H 'x-api-token: %s' %s\n\n", email, secret, quoted(base+"/v1/usage"))
 	return nil
+}
+
+// baseURL returns the URL of an address that is listened on, for clients on this
+// machine. Not every client can connect to "every address".
+func baseURL(addr net.Addr) string {
+	host, port, _ := net.SplitHostPort(addr.String()) // a listener has both
+	if net.ParseIP(host).IsUnspecified() {
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}
+
+// quoted quotes a URL that a shell would take for a pattern of file names.
+func quoted(url string) string {
+	if strings.Contains(url, "[") {
+		return "'" + url + "'"
+	}
+	return url
 }

@@ -4,8 +4,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
+
+	"github.com/keystile/keystile/store/keys"
+	"github.com/keystile/keystile/store/memstore"
 )
 
 // TestSlowClients: the server parts with a client that does not go on, wherever that
@@ -69,3 +73,43 @@ func (l *pipeListener) Accept() (net.Conn, error) {
 func (l *pipeListener) Close() error { close(l.conns); return nil }
 
 func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// TestHelloAddress: what is printed can be pasted, whatever -addr is.
+func TestHelloAddress(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, ip, base, ping string
+	}{
+		{"loopback", "127.0.0.1", "http://127.0.0.1:8080", " http://127.0.0.1:8080/v1/ping\n"},
+		{"every address", "::", "http://localhost:8080", " http://localhost:8080/v1/ping\n"},
+		{"every address of IPv4", "0.0.0.0", "http://localhost:8080", " http://localhost:8080/v1/ping\n"},
+		{"IPv6", "::1", "http://[::1]:8080", " 'http://[::1]:8080/v1/ping'\n"}, // zsh looks for files
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			mgr, err := keys.New(memstore.New(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer mgr.Close()
+			e := &Example{name: "test", listener: addrListener{addr: &net.TCPAddr{IP: net.ParseIP(test.ip), Port: 8080}}}
+			var out strings.Builder
+			if err := e.hello(t.Context(), &out, mgr); err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range []string{"keystile on " + test.base + "\n", test.ping} {
+				if !strings.Contains(out.String(), want) {
+					t.Errorf("%q is missing in\n%s", want, &out)
+				}
+			}
+		})
+	}
+}
+
+// An addrListener has an address.
+type addrListener struct {
+	net.Listener
+	addr net.Addr
+}
+
+func (l addrListener) Addr() net.Addr { return l.addr }
