@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -40,6 +41,22 @@ func TestQuickstartStalledClient(t *testing.T) {
 	require.Zero(t, q.stop(), q.log.String())
 	require.Contains(t, q.log.String(), "quickstart: cutting off requests")
 	require.Equal(t, answered+1, usesIn(t, filepath.Join(dir, "keystile-quickstart.db"), q.token))
+}
+
+// TestQuickstartTerminated: SIGTERM, by which service managers end programs, is as good
+// as Ctrl-C: the last uses are written (S49).
+func TestQuickstartTerminated(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	q := startQuickstart(t, dir)
+	for range 3 {
+		status, _ := q.get("/v1/ping", q.token)
+		require.Equal(t, 200, status)
+	}
+	require.NoError(t, q.cmd.Process.Signal(syscall.SIGTERM))
+	<-q.done
+	require.Zero(t, exitCode(t, q.cmd.Wait()), q.log.String())
+	require.EqualValues(t, 3, usesIn(t, filepath.Join(dir, "keystile-quickstart.db"), q.token))
 }
 
 // TestQuickstartSecondInterrupt: who does not want to wait for a stalled client presses
