@@ -63,6 +63,9 @@ func main() {
 	if flag.NArg() > 0 {
 		log.Fatalf("there are no arguments, only flags: %q", flag.Arg(0))
 	}
+	// In "service 2>&1 | tee log" Ctrl-C ends tee as well. What is logged then must not end
+	// the program by SIGPIPE, before the last uses and refusals are written.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 	if err := c.run(ctx, os.Stdout); err != nil {
@@ -194,8 +197,10 @@ func (c *config) run(ctx context.Context, out io.Writer) (err error) {
 	case <-ctx.Done():
 	}
 	unfinished := end("ending the requests", server.Shutdown)
-	if unfinished != nil {
-		unfinished = errors.Join(unfinished, server.Close())
+	if errors.Is(unfinished, context.DeadlineExceeded) {
+		// That is no failure: clients must not decide how the service ends.
+		log.Print("cutting off connections that take too long")
+		unfinished = server.Close()
 	}
 	return errors.Join(err, unfinished, stop(), end("writing the last refusals", refusals.Close))
 }

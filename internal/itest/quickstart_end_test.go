@@ -39,7 +39,7 @@ func TestQuickstartStalledClient(t *testing.T) {
 	q := startQuickstart(t, dir)
 	answered := q.stall()
 	require.Zero(t, q.stop(), q.log.String())
-	require.Contains(t, q.log.String(), "quickstart: cutting off requests")
+	require.Contains(t, q.log.String(), "quickstart: cutting off connections")
 	require.Equal(t, answered+1, usesIn(t, filepath.Join(dir, "keystile-quickstart.db"), q.token))
 }
 

@@ -41,7 +41,8 @@ var buildService = sync.OnceValues(func() (string, error) {
 type service struct {
 	tb   testing.TB
 	cmd  *exec.Cmd
-	base string // http://host:port
+	base string    // http://host:port
+	err  io.Closer // our end of standard error
 	done chan struct{}
 
 	mu    sync.Mutex
@@ -70,6 +71,7 @@ func startService(t *testing.T, args ...string) *service {
 	require.NoError(t, err)
 	stderr, err := s.cmd.StderrPipe()
 	require.NoError(t, err)
+	s.err = stderr
 	require.NoError(t, s.cmd.Start())
 	t.Cleanup(func() { _ = s.cmd.Process.Kill(); <-s.done; _ = s.cmd.Wait() })
 	ready := make(chan string, 1)

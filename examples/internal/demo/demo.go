@@ -137,7 +137,7 @@ func shutDown(server *http.Server) error {
 	defer cancel()
 	err := server.Shutdown(grace)
 	if errors.Is(err, context.DeadlineExceeded) {
-		log.Print("cutting off requests that take too long")
+		log.Print("cutting off connections that take too long")
 		err = server.Close()
 	}
 	return err
