@@ -27,7 +27,7 @@ func main() { demo.Main("quickstart", run) }
 
 // run serves until ctx ends.
 func run(ctx context.Context, example *demo.Example) error {
-	if err := demo.CheckFile(*file); err != nil {
+	if err := demo.CheckFile("-db", *file); err != nil {
 		return err
 	}
 	db, err := sql.Open("sqlite", sqlitestore.DSN(*file))

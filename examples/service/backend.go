@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	_ "modernc.org/sqlite"
 
+	"github.com/keystile/keystile/examples/internal/demo"
 	"github.com/keystile/keystile/ratelimit"
 	"github.com/keystile/keystile/ratelimit/rediscounter"
 	"github.com/keystile/keystile/store"
@@ -35,6 +36,9 @@ func openStore(ctx context.Context, name string) (backend, func() error, error) 
 	case name == "memory":
 		return memstore.New(), func() error { return nil }, nil
 	case kind == "sqlite" && file != "":
+		if err := demo.CheckFile("-store", file); err != nil {
+			return nil, nil, err
+		}
 		db, err := sql.Open("sqlite", sqlitestore.DSN(file))
 		if err != nil {
 			return nil, nil, err

@@ -68,7 +68,8 @@ func main() {
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
-	if err := c.run(ctx, os.Stdout); err != nil {
+	// Canceled is what was under way before it served, if anything: no failure either.
+	if err := c.run(ctx, os.Stdout); err != nil && !errors.Is(err, context.Canceled) {
 		log.Fatal(err)
 	}
 }
@@ -126,6 +127,12 @@ func (c *config) run(ctx context.Context, out io.Writer) (err error) {
 	case c.dev:
 		first = demoBootstrap(time.Now())
 	}
+	// The address comes first, so that one in use leaves no new database behind.
+	listener, err := net.Listen("tcp", c.addr)
+	if err != nil {
+		return fmt.Errorf("-addr: %w", err)
+	}
+	defer listener.Close()
 	s, closeStore, err := openStore(ctx, c.store)
 	if err != nil {
 		return err
@@ -170,17 +177,13 @@ func (c *config) run(ctx context.Context, out io.Writer) (err error) {
 	}
 	defer mgr.Close()
 
-	listener, err := net.Listen("tcp", c.addr)
-	if err != nil {
-		return fmt.Errorf("-addr: %w", err)
-	}
 	svc := &service{
 		config: c, base: "http://" + listener.Addr().String(), out: out, first: first,
 		backend: s, limiter: limiter, mgr: mgr, refusals: refusals,
 	}
 	handler, stop, err := svc.handler(ctx)
 	if err != nil {
-		return errors.Join(err, listener.Close())
+		return err
 	}
 	server := &http.Server{
 		Handler:           handler,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -72,4 +73,22 @@ func TestServiceSecondInterrupt(t *testing.T) {
 	s := startService(t, "-dev", "-bootstrap", writeBootstrap(t))
 	s.stall()
 	interruptAgain(t, s.cmd, s.done)
+}
+
+// TestServiceInterrupted: Ctrl-C while the database does not answer is no failure.
+func TestServiceInterrupted(t *testing.T) {
+	t.Parallel()
+	binary, err := buildService()
+	require.NoError(t, err)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer silent.Close()
+	cmd := exec.CommandContext(t.Context(), binary, "-addr", "127.0.0.1:0", "-store", "postgres://test@"+silent.Addr().String()+"/test?sslmode=disable")
+	cmd.Stderr = os.Stderr
+	require.NoError(t, cmd.Start())
+	conn, err := silent.Accept()
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	require.Zero(t, exitCode(t, cmd.Wait()))
 }

@@ -50,3 +50,25 @@ func opened(t *testing.T, pid int, file string) int {
 	}
 	return n
 }
+
+// TestServiceReadOnly: nobody else may read the file of keys, and one that cannot be
+// written is noticed at the start, and not by the first request.
+func TestServiceReadOnly(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "keys.db")
+	startService(t, "-dev", "-store", "sqlite:"+file).stop()
+	info, err := os.Stat(file)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode())
+	require.NoError(t, os.Chmod(file, 0o400))
+	binary, err := buildService()
+	require.NoError(t, err)
+	program, args := binary, []string{"-dev", "-addr", "127.0.0.1:0", "-store", "sqlite:" + file}
+	if os.Geteuid() == 0 { // who may write everything
+		needTool(t, "setpriv")
+		program, args = "setpriv", append([]string{"--bounding-set=-dac_override", binary}, args...)
+	}
+	code, out := refused(t, t.TempDir(), program, args...)
+	require.Equal(t, 1, code)
+	require.Contains(t, out, "service: -store: open "+file+": permission denied")
+}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -571,11 +572,16 @@ func TestServiceBadInput(t *testing.T) {
 		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 		return file
 	}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = taken.Close() }) // when the rows are over
 	for _, test := range []struct {
 		name string
 		args []string
 		want []string
 	}{
+		{"address in use", []string{"-addr", taken.Addr().String(), "-store", "sqlite:s.db"}, []string{"-addr: "}},
+		{"missing directory", []string{"-store", "sqlite:" + filepath.Join("missing", "s.db")}, []string{"-store: open " + filepath.Join("missing", "s.db") + ": no such"}},
 		{"issuer without client", []string{"-issuer", "https://a.example"}, []string{"-client-id"}},
 		{"dev and issuer", []string{"-dev", "-issuer", "https://a.example", "-client-id", "x"}, []string{"-dev"}},
 		{"dev on every address", []string{"-dev", "-addr", "0.0.0.0:0"}, []string{"loopback"}},
@@ -626,6 +632,9 @@ func TestServiceBadInput(t *testing.T) {
 			require.NotContains(t, string(out), "serving")
 			require.NotContains(t, string(out), "secret", "a password")
 			require.NotContains(t, string(out), `{"ref"`, "nothing was made")
+			left, err := os.ReadDir(cmd.Dir)
+			require.NoError(t, err)
+			require.Empty(t, left)
 		})
 	}
 }

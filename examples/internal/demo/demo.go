@@ -72,15 +72,16 @@ func Main(name string, run func(context.Context, *Example) error) {
 	}
 }
 
-// CheckFile makes the file of -db if there is none. SQLite would do so, too, but not
-// say why it cannot, and notice one that is read-only when a request is counted.
-func CheckFile(name string) error {
+// CheckFile makes the SQLite file that a flag names if there is none. SQLite would do
+// so, too, but let others read it, not say why it cannot, and notice one that is
+// read-only when a request is counted.
+func CheckFile(flag, name string) error {
 	if name == "" {
-		return errors.New("-db must name a file")
+		return fmt.Errorf("%s must name a file", flag)
 	}
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return fmt.Errorf("-db: %w", err)
+		return fmt.Errorf("%s: %w", flag, err)
 	}
 	return f.Close()
 }
