@@ -185,7 +185,11 @@ func (b *bootstrap) apply(ctx context.Context, mgr *keys.Manager, out io.Writer)
 				return cmp.Compare(b2i(b.Revoked), b2i(a.Revoked))
 			})
 			for _, k := range u.Keys {
-				line, err := k.apply(ctx, mgr, o.Name, u.ID)
+				if err := ctx.Err(); err != nil {
+					return nil, err
+				}
+				// Ctrl-C comes between two keys: what is made is finished and printed.
+				line, err := k.apply(context.WithoutCancel(ctx), mgr, o.Name, u.ID)
 				if err != nil {
 					return nil, fmt.Errorf("key %s: %w", k.Ref, err)
 				}
@@ -252,7 +256,13 @@ func (k *bootstrapKey) apply(ctx context.Context, mgr *keys.Manager, org, user s
 		return keyLine{}, err
 	}
 	if known != nil {
-		// A start that was interrupted may have made it and no more.
+		// A start that was killed may have made it and no more.
+		if k.Disabled && known.Version == 1 { // else somebody may have enabled it since
+			_, err = mgr.Disable(ctx, operator, keys.Ref{Org: org, User: user, ID: known.ID})
+			if err != nil {
+				return keyLine{}, err
+			}
+		}
 		if k.Revoked {
 			err = mgr.Revoke(ctx, operator, keys.Ref{Org: org, User: user, ID: known.ID})
 			if errors.Is(err, store.ErrNotFound) {
