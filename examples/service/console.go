@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"html/template"
 	"log"
 	"net/http"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/keystile/keystile/middleware"
 	"github.com/keystile/keystile/middleware/console"
-	"github.com/keystile/keystile/policy"
 	"github.com/keystile/keystile/store"
 	"github.com/keystile/keystile/store/keys"
 )
@@ -24,34 +22,19 @@ const (
 
 // mountConsole serves the console for people who are signed in by any of persons:
 // by a session, or by a JWT, which a proxy in front of a browser may add.
-func (c *config) mountConsole(mux *http.ServeMux, management http.Handler, persons anyOf) error {
+func (c *config) mountConsole(mux *http.ServeMux, management http.Handler, persons []middleware.Authenticator) error {
 	options := &console.Options{
 		Failed: func(_ *http.Request, err error) { log.Print("console: ", err) },
 	}
 	if c.dev {
 		options.SignInURL, options.SignOutURL = signInPath, signInPath
 	}
-	pages, err := console.New(management, persons, options)
+	pages, err := console.New(management, middleware.Chain(persons...), options)
 	if err != nil {
 		return err
 	}
 	mux.Handle(consolePath+"/", http.StripPrefix(consolePath, pages))
 	return nil
-}
-
-// anyOf are Authenticators of which the first one that finds something of its own in
-// a request answers, as in a Guard.
-type anyOf []middleware.Authenticator
-
-// Authenticate implements middleware.Authenticator.
-func (as anyOf) Authenticate(r *http.Request) (*policy.Principal, error) {
-	for _, a := range as {
-		p, err := a.Authenticate(r)
-		if !errors.Is(err, middleware.ErrNoCredential) {
-			return p, err
-		}
-	}
-	return nil, middleware.ErrNoCredential
 }
 
 // mountSignIn serves the page on which somebody picks who to be, in development

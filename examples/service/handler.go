@@ -38,7 +38,7 @@ type service struct {
 func (s *service) handler(ctx context.Context) (http.Handler, func() error, error) {
 	mux := http.NewServeMux()
 	ps := s.first.people()
-	var persons anyOf
+	var persons []middleware.Authenticator
 	var stops []func() error
 	issuer := issuerOptions{url: s.issuer, clientID: s.clientID, jwksURL: s.jwksURL, tokenUse: s.tokenUse, client: http.DefaultClient, discover: true}
 	var dev *devIssuer
