@@ -46,9 +46,12 @@ type Authenticator interface {
 // Chain returns an Authenticator that asks the given ones as a Guard does: only if the
 // headers of the request carry at most one credential, which can be one; in order,
 // without cookies if one came (D34). It is for what authenticates people beside a Guard,
-// such as the pages of a console. APIKeys have a place in Options.Authenticators, where
-// nobody is asked before them.
+// such as the pages of a console. In Options.Authenticators it stands for its parts. It
+// panics if one of them is nil.
 func Chain(authenticators ...Authenticator) Authenticator {
+	if slices.Contains(authenticators, nil) {
+		panic("middleware: Chain of a nil Authenticator")
+	}
 	return chain(slices.Clone(authenticators))
 }
 

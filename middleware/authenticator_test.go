@@ -213,6 +213,9 @@ func TestChain(t *testing.T) {
 	}
 	_, err := middleware.Chain().Authenticate(do0())
 	require.ErrorIs(t, err, middleware.ErrNoCredential)
+	require.Panics(t, func() { middleware.Chain(jwts, nil) })
+	_, err = middleware.New(newWorld(t).mgr.Verifier(), &middleware.Options{Authenticators: []middleware.Authenticator{middleware.Chain()}})
+	require.ErrorContains(t, err, "Options.Authenticators: is empty")
 }
 
 // TestOrganizationOfAHostsPrincipal: whoever an Authenticator of the host names, the
@@ -454,6 +457,7 @@ func TestKeyIsNothingElse(t *testing.T) {
 		{"the other form of that", chain{greedy, keysBy(&middleware.APIKeyOptions{RefuseHeaderPair: true})}, bearer(secret), testUser},
 		{"another kind of token", chain{keysBy(nil), greedy}, bearer("a.jwt.of-somebody"), "somebody"},
 		{"another kind of token in the pair", chain{keysBy(nil), greedy}, pair(testEmail, legacy), "somebody"},
+		{"another before, in a chain", chain{middleware.Chain(greedy, middleware.Chain(keysBy(nil)))}, bearer(secret), testUser},
 		{"which nobody else takes", chain{keysBy(nil)}, pair(testEmail, legacy), ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -2,7 +2,7 @@
 //
 // A [Guard] stands between a server and its handlers. For each request it
 //
-//  1. authenticates: its [Authenticator] values are asked in order who sent the
+//  1. authenticates: its [Authenticator] values, first the keys, are asked who sent the
 //     request; exactly one credential is accepted,
 //  2. decides: a policy.Policy looks at the caller, the settings of the caller's
 //     organization, the client's address and the time,

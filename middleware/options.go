@@ -50,7 +50,7 @@ type Options struct {
 	// the inner Guard decides; only a handler without a Guard of its own is observed
 	// after it has returned. There are two exceptions, which are
 	// observed twice: a request that one Wrap let through and another one inside of it
-	// refused, and one whose inner Guard decides after the Authenticate around it has
+	// refused, and one whose inner Guard refuses after the Authenticate around it has
 	// returned, as behind http.TimeoutHandler. Observe runs on the path of the request
 	// and must not block; the request must not be kept or changed.
 	// Defaults to none.
@@ -128,6 +128,7 @@ func (o *Options) withDefaults(v Verifier) (Options, error) {
 	if v == nil {
 		errs = append(errs, errors.New("middleware: New without a Verifier"))
 	}
+	opts.Authenticators = spread(opts.Authenticators)
 	for _, a := range opts.Authenticators {
 		switch a := a.(type) {
 		case nil:
@@ -181,4 +182,20 @@ func (o *Options) withDefaults(v Verifier) (Options, error) {
 		bad("UseInterval", "is shorter than 100 milliseconds")
 	}
 	return opts, errors.Join(errs...)
+}
+
+// spread puts the parts of each [Chain] in its place.
+func spread(as []Authenticator) []Authenticator {
+	var all []Authenticator
+	for _, a := range as {
+		if c, ok := a.(chain); ok {
+			all = append(all, spread(c)...)
+		} else {
+			all = append(all, a)
+		}
+	}
+	if all == nil && as != nil {
+		all = []Authenticator{}
+	}
+	return all
 }

@@ -22,9 +22,9 @@ const (
 	usesPerBatch  = 1000
 	userAgentSize = 256 // of a User-Agent is kept, here as in the stores
 
-	// writeTimeout is how long a write may take that is not the last. It is short
-	// because close waits for one that is under way, and has a time of its own.
-	writeTimeout = 5 * time.Second
+	// batchTimeout is how long the store may take for one batch. It is short because
+	// close waits for what is under way, of which nothing follows a batch that failed.
+	batchTimeout = 5 * time.Second
 )
 
 // A useRecorder joins the uses of keys in memory and writes them in batches, so
@@ -138,11 +138,9 @@ func (u *useRecorder) run() {
 		case <-u.stop:
 			return
 		case <-ticker.C:
-			ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
-			if err := u.write(ctx); err != nil && u.failed != nil {
+			if err := u.write(context.Background()); err != nil && u.failed != nil {
 				u.failed(err)
 			}
-			cancel()
 		}
 	}
 }
@@ -194,6 +192,8 @@ func (u *useRecorder) record(ctx context.Context, batch []store.Use) (err error)
 			err = fmt.Errorf("middleware: the store of uses panicked: %v", p)
 		}
 	}()
+	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
+	defer cancel()
 	return u.store.RecordUses(ctx, batch)
 }
 
@@ -205,6 +205,11 @@ func (u *useRecorder) close(ctx context.Context) error {
 		case <-u.ended:
 			return u.result
 		case <-ctx.Done():
+		}
+		select {
+		case <-u.ended:
+			return u.result
+		default:
 			return ctx.Err()
 		}
 	}

@@ -25,9 +25,16 @@ type useSink struct {
 	batches [][]store.Use
 	err     error
 	panics  bool
+	take    func() // takes the time of a batch
 }
 
-func (s *useSink) RecordUses(_ context.Context, uses []store.Use) error {
+func (s *useSink) RecordUses(ctx context.Context, uses []store.Use) error {
+	if s.take != nil {
+		s.take()
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.panics {
@@ -350,6 +357,31 @@ func (s *stuckOnce) RecordUses(ctx context.Context, uses []store.Use) error {
 	return s.useSink.RecordUses(ctx, uses)
 }
 
+// TestSlowStoreGetsAll: the time that a store has is that of a batch, and not of all that
+// are to be written.
+func TestSlowStoreGetsAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, sink := newWorld(t), &useSink{take: func() { time.Sleep(200 * time.Millisecond) }}
+		var told []error
+		g := w.guard(&middleware.Options{
+			Authenticators: []middleware.Authenticator{&anyKeys{}}, Unmetered: true, Now: time.Now,
+			Uses: sink, UseInterval: time.Minute, UsesFailed: func(err error) { told = append(told, err) },
+		})
+		h, r := g.Wrap(pong), bearer(w.token.Reveal())
+		time.Sleep(30 * time.Second) // between two writes
+		for range 3 {
+			for range 40_000 {
+				require.Equal(t, 200, do(h, r).Code)
+			}
+			time.Sleep(time.Minute)
+		}
+		require.NoError(t, g.Close(t.Context()))
+		require.Empty(t, told)
+		_, requests := sink.total()
+		require.EqualValues(t, 120_000, requests)
+	})
+}
+
 // TestSecondCloseHeedsItsContext: it waits for the first one, but no longer than it may.
 func TestSecondCloseHeedsItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -365,7 +397,9 @@ func TestSecondCloseHeedsItsContext(t *testing.T) {
 		require.ErrorIs(t, g.Close(ctx), context.DeadlineExceeded)
 		close(stuck)
 		require.NoError(t, <-first)
-		require.NoError(t, g.Close(t.Context()))
+		for range 100 {
+			require.NoError(t, g.Close(ctx), "what the first one did is known")
+		}
 	})
 }
 

@@ -284,7 +284,7 @@ const (
 // key when the key is used, and of keys that are not used any more in rounds over
 // all keys, of which one begins an hour after the last has ended, and each call
 // does a part. How far a round has come a process keeps to itself, and the first one
-// of a process begins with a key taken at random. There is no goroutine for it, so that a service without any use
+// of a process begins at random if its first call has uses. There is no goroutine for it, so that a service without any use
 // deletes nothing; a call without uses is enough. When and how often a key was
 // used stays: it is needed to tell which keys are idle, and says nothing of where.
 //

@@ -123,9 +123,9 @@ func TestRetentionOfRestarts_D24(t *testing.T) {
 		const keys = 600
 		ids := newUsedKeys(t, r.open(store.UseRetention{}, nil), keys)
 		now := testDay.Add(2 * testMonth)
-		for range 60 { // of which each does a third
+		for range 60 { // of which each does half
 			s := r.open(store.UseRetention{Age: testMonth}, at(now))
-			for range 2 {
+			for range 3 {
 				require.NoError(t, s.RecordUses(t.Context(), []store.Use{{KeyID: ids[0], First: now, Last: now, Count: 1}}))
 			}
 		}

@@ -8,8 +8,8 @@
 //		Authenticators: []middleware.Authenticator{middleware.APIKeys(mgr.Verifier(), nil), people},
 //	})
 //
-// The order matters: API keys come first, so that whatever begins like a key is
-// judged as a key and never as a JWT. What an Authenticator of this package claims
+// Whatever begins like a key is judged as a key and never as a JWT, in whatever order
+// they stand. What an Authenticator of this package claims
 // for itself has exactly two dots (D33). So a refresh token of Cognito, which is an
 // encrypted and opaque thing with four dots, is nobody's and is refused (S66).
 //

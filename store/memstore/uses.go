@@ -34,7 +34,7 @@ func (s *Store) RecordUses(ctx context.Context, uses []store.Use) error {
 		for _, k := range s.keys {
 			bounds.Apply(&k.uses)
 		}
-		s.rounds.Reached(bounds, "")
+		s.rounds.Reached(bounds, "", "")
 	}
 	return nil
 }

@@ -16,7 +16,7 @@ func ExampleRun() {
 			s := memstore.New()
 			return storetest.Harness{
 				Store: s, Uses: s, Feed: s,
-				Without: []string{"ForgetChanges", "Break", "Retaining"}, // nothing can be wrong with memory
+				Without: []string{"ForgetChanges", "Break", "Retaining"}, // for brevity: name only what your store has not
 			}
 		})
 	}

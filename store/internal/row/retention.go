@@ -147,10 +147,14 @@ func (r *Rounds) Next(b Bounds, like string) (after string, ok bool) {
 	return r.after, true
 }
 
-// Reached says which key was the last one looked at. The empty ID ends the round.
-func (r *Rounds) Reached(b Bounds, id string) {
+// Reached says which key was the last one looked at of those after one that Next gave.
+// The empty ID ends the round. It counts for nothing if another call has come further.
+func (r *Rounds) Reached(b Bounds, after, id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.after != after {
+		return
+	}
 	if r.after = id; id == "" {
 		if r.whole {
 			r.ended = b.at

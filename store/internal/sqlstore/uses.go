@@ -47,7 +47,7 @@ func (s *Store) RecordUses(ctx context.Context, uses []store.Use) error {
 	if len(ids) > 0 {
 		like = ids[0]
 	}
-	var reached string
+	var after, reached string
 	var due bool
 	if err := s.write(ctx, op, func(tx *sql.Tx) error {
 		if err := s.lockUses(ctx, tx); err != nil {
@@ -66,7 +66,6 @@ func (s *Store) RecordUses(ctx context.Context, uses []store.Use) error {
 			}
 		}
 		// Asked for while others wait for their turn, so that few look at the same keys.
-		var after string
 		if after, due = s.rounds.Next(bounds, like); !due {
 			return nil
 		}
@@ -77,7 +76,7 @@ func (s *Store) RecordUses(ctx context.Context, uses []store.Use) error {
 		return err
 	}
 	if due {
-		s.rounds.Reached(bounds, reached)
+		s.rounds.Reached(bounds, after, reached)
 	}
 	return nil
 }
