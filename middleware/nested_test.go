@@ -138,6 +138,22 @@ func TestHandlerInAnotherGoroutine(t *testing.T) {
 	require.Equal(t, 200, do(h, bearer(w.token.Reveal())).Code)
 }
 
+// TestGuardThatIsLate: a Guard that decides when the Authenticate around it has returned
+// observes what it refuses, which was observed already, and not what it lets through.
+func TestGuardThatIsLate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	events := 0
+	g := w.guard(&middleware.Options{Observe: func(*http.Request, middleware.Event) { events++ }})
+	var late *http.Request
+	do(g.Authenticate(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { late = r })), bearer(w.token.Reveal()))
+	require.Equal(t, 1, events)
+	require.Equal(t, 200, do(g.Wrap(pong), late).Code)
+	require.Equal(t, 1, events)
+	requireRefusal(t, do(g.With(policy.Scope("admin")).Wrap(pong), late), 403, policy.InsufficientScope)
+	require.Equal(t, 2, events)
+}
+
 // TestPanickingHandlerIsObserved: the outer Guard notes a request whose handler
 // panicked, and the panic goes on.
 func TestPanickingHandlerIsObserved(t *testing.T) {

@@ -43,20 +43,34 @@ func TestQuickstartStalledClient(t *testing.T) {
 	require.Equal(t, answered+1, usesIn(t, filepath.Join(dir, "keystile-quickstart.db"), q.token))
 }
 
-// TestQuickstartTerminated: SIGTERM, by which service managers end programs, is as good
-// as Ctrl-C: the last uses are written (S49).
-func TestQuickstartTerminated(t *testing.T) {
+// TestQuickstartEnds: the last uses are written (S49) also if it is a service manager that
+// ends the program, and if what reads its output has ended first, as by Ctrl-C in
+// "quickstart | tee log".
+func TestQuickstartEnds(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	q := startQuickstart(t, dir)
-	for range 3 {
-		status, _ := q.get("/v1/ping", q.token)
-		require.Equal(t, 200, status)
+	for name, end := range map[string]func(t *testing.T, q *quickstart) int{
+		"SIGTERM": func(t *testing.T, q *quickstart) int {
+			require.NoError(t, q.cmd.Process.Signal(syscall.SIGTERM))
+			<-q.done
+			return exitCode(t, q.cmd.Wait())
+		},
+		"reader gone": func(t *testing.T, q *quickstart) int {
+			require.NoError(t, q.out.Close())
+			return q.stop()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			q := startQuickstart(t, dir)
+			for range 3 {
+				status, _ := q.get("/v1/ping", q.token)
+				require.Equal(t, 200, status)
+			}
+			require.Zero(t, end(t, q), q.log.String())
+			require.EqualValues(t, 3, usesIn(t, filepath.Join(dir, "keystile-quickstart.db"), q.token))
+		})
 	}
-	require.NoError(t, q.cmd.Process.Signal(syscall.SIGTERM))
-	<-q.done
-	require.Zero(t, exitCode(t, q.cmd.Wait()), q.log.String())
-	require.EqualValues(t, 3, usesIn(t, filepath.Join(dir, "keystile-quickstart.db"), q.token))
 }
 
 // TestQuickstartSecondInterrupt: who does not want to wait for a stalled client presses
@@ -81,21 +95,6 @@ func interruptAgain(t *testing.T, cmd *exec.Cmd, done chan struct{}) {
 		}
 	}, 30*time.Second, time.Millisecond)
 	require.Equal(t, -1, exitCode(t, cmd.Wait()))
-}
-
-// TestQuickstartReaderGone: with "quickstart | tee log", Ctrl-C ends the reader of what is
-// printed, too. The last uses are written all the same (S49).
-func TestQuickstartReaderGone(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	q := startQuickstart(t, dir)
-	for range 3 {
-		status, _ := q.get("/v1/ping", q.token)
-		require.Equal(t, 200, status)
-	}
-	require.NoError(t, q.out.Close())
-	require.Zero(t, q.stop(), q.log.String())
-	require.EqualValues(t, 3, usesIn(t, filepath.Join(dir, "keystile-quickstart.db"), q.token))
 }
 
 // TestQuickstartUsesLost: uses that cannot be written are named, and at the end they are

@@ -46,8 +46,6 @@ func (v *visit) signedIn() error {
 		return &failure{Status: http.StatusUnauthorized, Message: "You are not signed in."}
 	case err != nil:
 		return fmt.Errorf("console: authenticate: %w", err)
-	case p == nil:
-		return errors.New("console: Authenticator returned neither a principal nor an error")
 	case p.Credential != policy.JWT && p.Credential != policy.Session:
 		return &failure{Status: http.StatusForbidden, Message: "An API key signs nobody in. Sign in as a person."}
 	}

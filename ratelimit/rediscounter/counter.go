@@ -48,9 +48,9 @@ var (
 
 // New returns a Counter in the server, or the cluster, of client, which it never
 // closes. Nil opts stand for the defaults. If client is nil or an option has no
-// meaning, every call returns an error, and [Counter.Validate] tells. So it does with a [redis.Ring], which asks
-// another server for a quota when one fails, so that what was counted would be
-// forgotten without any error.
+// meaning, every call returns an error, and [Counter.Validate] tells. So it is with a
+// [redis.Ring], which asks another server for a quota when one fails, so that what
+// was counted would be forgotten without any error.
 //
 // Of any other client nothing is expected. [Open] makes one for a single server; for a
 // cluster, or with Sentinel, make it with ContextTimeoutEnabled, and on Valkey with
